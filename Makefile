@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %s; set PYTHON=..." % sys.version.split()[0])'
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.PHONY: install
+install: $(READY) ## Create .venv from the hashed lock
+
+.PHONY: demo
+demo: $(READY) ## The whole story on this machine, under two minutes
+	@$(BIN)/python -m services.devstack demo
+
+.PHONY: demo-up
+demo-up: $(READY) ## The same system, left running for curl (Ctrl-C ends it)
+	@$(BIN)/python -m services.devstack up
+
+.PHONY: test
+test: lint types contracts $(READY) ## Everything CI runs
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+.PHONY: lint
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: contracts
+contracts: $(READY) ## Import contracts
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: $(READY) ## Let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: ## Rewrite requirements.lock from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --python-version 3.11 \
+	  pyproject.toml --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove what make made
+	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results
