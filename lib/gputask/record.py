@@ -1,0 +1,102 @@
+"""A task as the table knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """Where a task is in its life. `completed` and `failed` are terminal and never change."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (Status.COMPLETED, Status.FAILED)
+
+
+LIVE = (Status.PENDING, Status.PROCESSING)
+
+
+class ErrorCode(StrEnum):
+    """Why a task failed."""
+
+    UPSTREAM_FAILED = "upstream_failed"
+    UPSTREAM_REJECTED = "upstream_rejected"
+    DEADLINE = "deadline"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    WORKER_LOST = "worker_lost"
+    RULE_B = "rule_b"
+    DEAD_LETTER = "dead_letter"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """One task. Times are epoch seconds; what the index does not project is empty when read from there.
+
+    Attributes:
+        job_type: the api path the task came by and goes on to, e.g. ``/api/v1/camera-angle/jobs``.
+        request_body: the JSON text as the client sent it.
+        request_sha256: of the body's canonical form; tells whether an Idempotency-Key is reused for another request.
+        queued_at: when its message was last put into the queue.
+        sends: how often that was.
+        attempt: how often it was claimed; the fencing token of every write a worker makes.
+        lease_until: until when the claim holds unless renewed.
+        expires_at: when DynamoDB's TTL may delete the record (it does so within two days).
+    """
+
+    task_id: str
+    status: Status
+    job_type: str
+    created_at: float
+    updated_at: float
+    queued_at: float = 0.0
+    sends: int = 0
+    attempt: int = 0
+    client_id: str = ""
+    request_body: str = ""
+    request_sha256: str = ""
+    claimed_at: float | None = None
+    lease_until: float | None = None
+    worker: str | None = None
+    comfy_job_id: str | None = None
+    finished_at: float | None = None
+    result_s3_uri: str | None = None
+    error_message: str | None = None
+    error_code: str | None = None
+    expires_at: float | None = None
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> TaskRecord:
+        """The record in a table item; attributes this version does not know are left out."""
+        known = {name: item[name] for name in _FIELDS if name in item}
+        return cls(**known | {"status": Status(item["status"])})
+
+    def to_item(self) -> dict[str, Any]:
+        """The table item; what is None is not written."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+
+    def is_expired(self, now: float) -> bool:
+        """Expired records stay readable until TTL gets to them, so whoever reads must look."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def is_leased(self, now: float) -> bool:
+        """Some worker holds it and has not missed its heartbeats."""
+        return self.status is Status.PROCESSING and self.lease_until is not None and self.lease_until > now
+
+    def waiting_since(self) -> float:
+        """The moment from which a worker could have taken it: put into the queue, or left by its last worker."""
+        if self.status is Status.PROCESSING and self.lease_until is not None:
+            return max(self.lease_until, self.queued_at)
+        return self.queued_at
+
+
+_FIELDS = tuple(field.name for field in fields(TaskRecord))
