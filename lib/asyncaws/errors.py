@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import ClientError as HttpClientError
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
 # https://docs.aws.amazon.com/general/latest/gr/api-retries.html and the throttling codes in botocore.retries.standard.
 _TRANSIENT_CODES = frozenset(
@@ -89,7 +88,7 @@ def translate(operation: str, error: BaseException) -> AwsError:
     message = str(error)
     if isinstance(error, NoCredentialsError):
         return PermanentAwsError(operation, type(error).__name__, message)
-    if isinstance(error, TimeoutError | asyncio.TimeoutError | ConnectionError | HTTPClientError | HttpClientError | OSError):
+    if isinstance(error, TimeoutError | AwsConnectionError | HTTPClientError | OSError):
         return TransientAwsError(operation, type(error).__name__, message)
     if isinstance(error, BotoCoreError):
         return PermanentAwsError(operation, type(error).__name__, message)

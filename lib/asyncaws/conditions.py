@@ -1,0 +1,146 @@
+"""Conditions and changes of a table item, as data.
+
+One description serves two readers: DynamoDB, which gets it as an expression, and plain Python, which can ask whether a
+condition holds and what a change makes of an item. So the rules of a state machine are tested, and explored
+exhaustively, as the very objects that guard it in production.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Item = Mapping[str, Any]
+
+
+class Placeholders:
+    """Collects the names and values of one expression; every name is aliased, since many are reserved words."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
+
+    def name(self, attribute: str) -> str:
+        alias = f"#{attribute}"
+        self.names[alias] = attribute
+        return alias
+
+    def value(self, value: Any) -> str:
+        alias = f":v{len(self.values)}"
+        self.values[alias] = value
+        return alias
+
+
+class Condition(Protocol):
+    """Something that holds for an item or does not."""
+
+    def holds(self, item: Item) -> bool: ...
+
+    def render(self, into: Placeholders) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The item has no such attribute; on the key: there is no such item."""
+
+    attribute: str
+
+    def holds(self, item: Item) -> bool:
+        return self.attribute not in item
+
+    def render(self, into: Placeholders) -> str:
+        return f"attribute_not_exists({into.name(self.attribute)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    attribute: str
+    value: Any
+
+    def holds(self, item: Item) -> bool:
+        return self.attribute in item and bool(item[self.attribute] == self.value)
+
+    def render(self, into: Placeholders) -> str:
+        return f"{into.name(self.attribute)} = {into.value(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The attribute exists and is not greater."""
+
+    attribute: str
+    value: float
+
+    def holds(self, item: Item) -> bool:
+        return self.attribute in item and item[self.attribute] <= self.value
+
+    def render(self, into: Placeholders) -> str:
+        return f"{into.name(self.attribute)} <= {into.value(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LessThan:
+    """The attribute exists and is smaller."""
+
+    attribute: str
+    value: float
+
+    def holds(self, item: Item) -> bool:
+        return self.attribute in item and item[self.attribute] < self.value
+
+    def render(self, into: Placeholders) -> str:
+        return f"{into.name(self.attribute)} < {into.value(self.value)}"
+
+
+class AllOf:
+    def __init__(self, *conditions: Condition) -> None:
+        self.conditions = conditions
+
+    def holds(self, item: Item) -> bool:
+        return all(condition.holds(item) for condition in self.conditions)
+
+    def render(self, into: Placeholders) -> str:
+        return " AND ".join(f"({condition.render(into)})" for condition in self.conditions)
+
+
+class AnyOf:
+    def __init__(self, *conditions: Condition) -> None:
+        self.conditions = conditions
+
+    def holds(self, item: Item) -> bool:
+        return any(condition.holds(item) for condition in self.conditions)
+
+    def render(self, into: Placeholders) -> str:
+        return " OR ".join(f"({condition.render(into)})" for condition in self.conditions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a conditional update does to an item for which `condition` holds.
+
+    Attributes:
+        assign: attribute to new value; None removes the attribute.
+        add: attribute to a number that is added; a missing attribute counts as 0.
+    """
+
+    condition: Condition
+    assign: Mapping[str, Any] = field(default_factory=dict)
+    add: Mapping[str, float] = field(default_factory=dict)
+
+    def applied_to(self, item: Item) -> dict[str, Any] | None:
+        """The item afterwards; None if the condition does not hold. What DynamoDB does, without DynamoDB."""
+        if not self.condition.holds(item):
+            return None
+        changed = {name: value for name, value in {**item, **self.assign}.items() if value is not None}
+        for name, amount in self.add.items():
+            changed[name] = changed.get(name, 0) + amount
+        return changed
+
+    def render(self, into: Placeholders) -> str:
+        """The UpdateExpression."""
+        sets = [f"{into.name(k)} = {into.value(v)}" for k, v in self.assign.items() if v is not None]
+        removes = [into.name(k) for k, v in self.assign.items() if v is None]
+        adds = [f"{into.name(k)} {into.value(v)}" for k, v in self.add.items()]
+        clauses = (("SET", sets), ("REMOVE", removes), ("ADD", adds))
+        return " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses if parts)

@@ -1,0 +1,118 @@
+"""A bounded pool that consumes a queue.
+
+Every slot receives one message and handles it to its end before it receives the next, so nothing waits in a buffer
+whose visibility runs out, and the queue's depth shows what really waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from lib.asyncaws.errors import TransientAwsError
+from lib.asyncaws.queue import Message, Queue
+
+_MAX_BACKOFF_S = 30.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message in the hands of a handler.
+
+    A handler that does none of the following leaves the message to its visibility timeout.
+    """
+
+    message: Message
+    queue: Queue
+
+    async def acknowledge(self) -> None:
+        """Delete the message; always the last step."""
+        await self.queue.delete(self.message.receipt)
+
+    async def extend(self, seconds: int) -> None:
+        """Keep it invisible for `seconds` from now. Raises ReceiptLost."""
+        await self.queue.set_visibility(self.message.receipt, seconds)
+
+    async def hand_back(self, *, delay_s: int = 0) -> None:
+        """Let it be delivered again, to anybody, after `delay_s`. Raises ReceiptLost."""
+        await self.queue.set_visibility(self.message.receipt, delay_s)
+
+
+Handler = Callable[[Delivery], Awaitable[None]]
+Gate = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """`slots` loops of: pass the gate, receive one message, handle it.
+
+    Attributes:
+        source: the queue over a client whose read timeout outlasts the long poll.
+        answers: the same queue over a client with short timeouts, for everything but receiving.
+        gate: asked before each receive; False means not now (it does its own waiting).
+        visibility_s: for how long a received message is invisible at first.
+    """
+
+    source: Queue
+    answers: Queue
+    handler: Handler
+    gate: Gate
+    slots: int
+    wait_s: int
+    visibility_s: int
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until `stop`, then let every slot finish what it holds.
+
+        The open receive is never cancelled: SQS would go on without us and hide what it finds.
+
+        Raises:
+            PermanentAwsError: the queue is gone or we may not read it.
+        """
+        async with asyncio.TaskGroup() as pool:
+            for number in range(self.slots):
+                pool.create_task(self._consume(stop), name=f"slot-{number}")
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        failures = 0
+        while not stop.is_set():
+            if not await self.gate():
+                continue
+            if stop.is_set():
+                return
+            try:
+                messages = await self.source.receive(limit=1, wait_s=self.wait_s, visibility_s=self.visibility_s)
+                failures = 0
+            except TransientAwsError as error:
+                failures += 1
+                delay_s = min(2.0 ** min(failures, 10), _MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
+                log.warning("receive.failed", error=str(error), retry_in_s=round(delay_s, 1))
+                await wait_for(stop, delay_s)
+                continue
+            for message in messages:
+                await self._deliver(Delivery(message, self.answers), stop)
+
+    async def _deliver(self, delivery: Delivery, stop: asyncio.Event) -> None:
+        try:
+            if stop.is_set():
+                await delivery.hand_back()
+            else:
+                await self.handler(delivery)
+        except Exception:
+            # The loop's edge: one message must not end the pool. It comes again after its visibility timeout.
+            log.exception("message.handling_failed", message_id=delivery.message.id)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, but not longer; True if it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,101 @@
+"""An SQS standard queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lib.asyncaws.session import CallPolicy, call
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+# A message is invisible for at most 12 h counted from its receive; asking for more is an error.
+MAX_VISIBILITY_S = 43_200
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A received message.
+
+    Attributes:
+        receipt: the handle of this very receive; a later receive makes it worthless.
+        receive_count: how often the message was received, this time included.
+        attributes: the string attributes its sender gave it.
+    """
+
+    id: str
+    receipt: str
+    body: str
+    receive_count: int
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Queue:
+    """All methods raise the errors of `lib.asyncaws.errors`."""
+
+    def __init__(self, client: SQSClient, *, url: str, policy: CallPolicy) -> None:
+        self._client = client
+        self._url = url
+        self._policy = policy
+
+    async def check(self) -> None:
+        """Prove that the queue exists and may be asked."""
+        await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=["QueueArn"])
+
+    async def send(self, body: str, attributes: Mapping[str, str]) -> None:
+        """Send one message. Repeating it after an error may send it twice, as SQS itself may."""
+        typed = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+        await self._call("SendMessage", self._client.send_message, MessageBody=body, MessageAttributes=typed)
+
+    async def receive(self, *, limit: int, wait_s: int, visibility_s: int | None = None) -> list[Message]:
+        """Long-poll for up to `limit` messages (1-10), waiting up to `wait_s` seconds (0-20) for the first.
+
+        Never cancel this: SQS would go on, and hide what it then finds for a whole visibility timeout.
+        """
+        options: dict[str, Any] = {} if visibility_s is None else {"VisibilityTimeout": visibility_s}
+        answer = await self._call(
+            "ReceiveMessage",
+            self._client.receive_message,
+            MaxNumberOfMessages=limit,
+            WaitTimeSeconds=wait_s,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            **options,
+        )
+        return [_received(raw) for raw in answer.get("Messages", [])]
+
+    async def delete(self, receipt: str) -> None:
+        """Acknowledge. Success proves nothing (an old handle succeeds too); the table says what is done."""
+        await self._call("DeleteMessage", self._client.delete_message, ReceiptHandle=receipt)
+
+    async def set_visibility(self, receipt: str, seconds: int) -> None:
+        """Let the message be seen again `seconds` from now; 0 at once.
+
+        Raises:
+            ReceiptLost: the message is no longer ours.
+        """
+        await self._call(
+            "ChangeMessageVisibility",
+            self._client.change_message_visibility,
+            ReceiptHandle=receipt,
+            VisibilityTimeout=min(max(seconds, 0), MAX_VISIBILITY_S),
+        )
+
+    async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
+        return await call(operation, lambda: method(QueueUrl=self._url, **arguments), self._policy)
+
+
+def _received(raw: Mapping[str, Any]) -> Message:
+    return Message(
+        id=raw["MessageId"],
+        receipt=raw["ReceiptHandle"],
+        body=raw["Body"],
+        receive_count=int(raw.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+        attributes={
+            name: attribute["StringValue"]
+            for name, attribute in raw.get("MessageAttributes", {}).items()
+            if "StringValue" in attribute
+        },
+    )

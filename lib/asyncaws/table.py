@@ -1,0 +1,117 @@
+"""A DynamoDB table of items with one string key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from lib.asyncaws.attributes import deserialize_item, serialize, serialize_item
+from lib.asyncaws.conditions import Change, Condition, Item, Placeholders
+from lib.asyncaws.errors import ConditionFailed
+from lib.asyncaws.session import CallPolicy, call
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+
+
+class Table:
+    """Reads are consistent, writes conditional. All methods raise the errors of `lib.asyncaws.errors`."""
+
+    def __init__(self, client: DynamoDBClient, *, name: str, key: str, policy: CallPolicy) -> None:
+        self._client = client
+        self._name = name
+        self._key = key
+        self._policy = policy
+
+    async def check(self) -> None:
+        """Prove that the table exists and may be read, at the price of reading one absent item."""
+        await self.get("readiness#probe")
+
+    async def get(self, key: str) -> dict[str, Any] | None:
+        """The item as the last write left it. An eventually consistent read would miss what was just created."""
+        answer = await self._call(
+            "GetItem", self._client.get_item, Key={self._key: serialize(key)}, ConsistentRead=True
+        )
+        item = answer.get("Item")
+        return None if item is None else deserialize_item(item)
+
+    async def put(self, item: Item, condition: Condition | None = None) -> None:
+        """Write a whole item, if the condition holds for what is there.
+
+        Raises:
+            ConditionFailed: it does not; carries the item that is there.
+        """
+        guard = {} if condition is None else _guarded(condition)
+        await self._call("PutItem", self._client.put_item, Item=serialize_item(item), **guard)
+
+    async def update(self, key: str, change: Change) -> dict[str, Any]:
+        """Change an item and return it as it is then.
+
+        Raises:
+            ConditionFailed: the change's condition does not hold; carries the item as it is, None if there is none.
+        """
+        into = Placeholders()
+        expression = change.render(into)
+        answer = await self._call(
+            "UpdateItem",
+            self._client.update_item,
+            Key={self._key: serialize(key)},
+            UpdateExpression=expression,
+            ReturnValues="ALL_NEW",
+            **_guarded(change.condition, into),
+        )
+        return deserialize_item(answer["Attributes"])
+
+    async def delete(self, key: str, condition: Condition) -> None:
+        """Delete an item.
+
+        Raises:
+            ConditionFailed: the condition does not hold for it.
+        """
+        await self._call("DeleteItem", self._client.delete_item, Key={self._key: serialize(key)}, **_guarded(condition))
+
+    async def query(
+        self, index: str, *, attribute: str, value: str, limit: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The items of one partition of an index, oldest first. An index is always eventually consistent.
+
+        Args:
+            limit: how many items at the most; all pages if None.
+        """
+        request: dict[str, Any] = {
+            "IndexName": index,
+            "KeyConditionExpression": "#p = :p",
+            "ExpressionAttributeNames": {"#p": attribute},
+            "ExpressionAttributeValues": {":p": serialize(value)},
+        }
+        if limit is not None:
+            request["Limit"] = limit
+        while True:
+            answer = await self._call("Query", self._client.query, **request)
+            for item in answer["Items"]:
+                yield deserialize_item(item)
+            last = answer.get("LastEvaluatedKey")
+            if last is None or limit is not None:
+                return
+            request["ExclusiveStartKey"] = last
+
+    async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
+        try:
+            return await call(operation, lambda: method(TableName=self._name, **arguments), self._policy)
+        except ConditionFailed as error:
+            if error.item is not None:
+                error.item = deserialize_item(error.item)
+            raise
+
+
+def _guarded(condition: Condition, into: Placeholders | None = None) -> dict[str, Any]:
+    into = into or Placeholders()
+    expression = condition.render(into)
+    guard: dict[str, Any] = {
+        "ConditionExpression": expression,
+        "ExpressionAttributeNames": into.names,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    if into.values:
+        guard["ExpressionAttributeValues"] = serialize_item(into.values)
+    return guard

@@ -1,0 +1,121 @@
+"""Logs that tell a story: structured events to a terminal, to JSON lines, or to the journal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from structlog.types import Processor
+
+from lib.daemon.journal import JournalSender
+
+Event = MutableMapping[str, Any]
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+    JOURNAL = "journal"
+
+
+def configure_logging(service: str, *, form: LogFormat, level: str) -> None:
+    """Send this process's events, and those of its libraries, one way. Call once, from `__main__`.
+
+    Args:
+        level: name of the lowest level that is shown, e.g. ``INFO``. Libraries are shown from ``WARNING`` on.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = _handler(form)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=_renderers(service, form),
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for ours in ("lib", "services", "__main__"):
+        logging.getLogger(ours).setLevel(level)
+
+
+def _handler(form: LogFormat) -> logging.Handler:
+    return _JournalHandler() if form is LogFormat.JOURNAL else logging.StreamHandler(sys.stderr)
+
+
+def _renderers(service: str, form: LogFormat) -> list[Processor]:
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    match form:
+        case LogFormat.CONSOLE:
+            plain = structlog.dev.plain_traceback
+            return [without_meta, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        case LogFormat.JSON:
+            # Frame locals could carry a client's prompt or a key into the log.
+            transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            return [
+                without_meta,
+                _naming(service),
+                structlog.processors.ExceptionRenderer(transformer),
+                structlog.processors.JSONRenderer(),
+            ]
+        case LogFormat.JOURNAL:
+            return [_naming(service), structlog.processors.format_exc_info, _journal_line]
+
+
+def _naming(service: str) -> Processor:
+    def name(_logger: Any, _method: str, event: Event) -> Event:
+        event["service"] = service
+        return event
+
+    return name
+
+
+class _JournalHandler(logging.Handler):
+    """Hands the fields of an event to the journal as fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sender = JournalSender()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            fields = record.__dict__.get("journal_fields", {})
+            self._sender.send(record.levelname.lower(), line, fields)
+        except Exception:  # the logging module's own rule: a handler never breaks its caller
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._sender.close()
+        super().close()
+
+
+def _journal_line(_logger: Any, _method: str, event: Event) -> str:
+    """A line for people; the fields go along beside it, see `_JournalHandler`."""
+    fields = dict(event)
+    title = str(fields.pop("event", ""))
+    exception = fields.pop("exception", None)
+    record: logging.LogRecord = fields.pop("_record")
+    for known_to_the_journal in ("_from_structlog", "at", "level"):
+        fields.pop(known_to_the_journal, None)
+    record.__dict__["journal_fields"] = {"event": title, **fields}
+    line = " ".join([title, *(f"{key}={value}" for key, value in fields.items() if value is not None)])
+    return f"{line}\n{exception}" if exception else line

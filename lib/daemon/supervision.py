@@ -1,0 +1,67 @@
+"""How a process of ours lives and ends.
+
+Signals set a stop event. Background work has an owner and a name; what ends before it was asked to takes the process
+with it, with a non-zero code, so that the service manager starts all of it afresh rather than half of it limping on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+log = structlog.stdlib.get_logger(__name__)
+
+Main = Callable[[asyncio.Event], Awaitable[None]]
+
+
+class EndedEarly(RuntimeError):
+    """A part of the process ended although nobody had asked it to."""
+
+
+def run(main: Main) -> int:
+    """Run `main(stop)` to its end; SIGTERM and SIGINT set `stop`. Returns the process's exit code."""
+    try:
+        asyncio.run(_with_signals(main))
+    except Exception:
+        log.exception("process.failed")
+        return 1
+    return 0
+
+
+async def supervise(stop: asyncio.Event, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run all parts until `stop`, after which each ends by itself.
+
+    Raises:
+        EndedEarly: a part ended before; the others were asked to stop and have ended, too.
+    """
+    tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+    try:
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        early = sorted(task.get_name() for task in done) if not stop.is_set() else []
+        stop.set()
+        results = await asyncio.gather(*done, *rest, return_exceptions=True)
+    finally:
+        for task in tasks:
+            task.cancel()
+    failures = [result for result in results if isinstance(result, Exception)]
+    if failures:
+        raise EndedEarly(f"{', '.join(early) or 'a part'} failed") from failures[0]
+    if early:
+        raise EndedEarly(f"{', '.join(early)} ended")
+
+
+async def _with_signals(main: Main) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _request_stop, stop, number)
+    await main(stop)
+
+
+def _request_stop(stop: asyncio.Event, number: signal.Signals) -> None:
+    log.info("process.stop_requested", signal=number.name)
+    stop.set()

@@ -1,0 +1,74 @@
+"""What the two sides note about the GPU itself, beside the tasks in the same table.
+
+The worker record is a heartbeat: the adapter writes it, the shutdown Lambda reads it. The instance record is a hold:
+the Lambda writes it after a start that came to nothing, the orchestrator's waker respects it. Neither has a `status`,
+so the index of tasks does not contain them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class UpstreamHealth(StrEnum):
+    """What the worker thinks of the Unified API. One that is silent over a job within its deadline is busy."""
+
+    HEALTHY = "healthy"
+    BUSY = "busy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """Times in epoch seconds.
+
+    Attributes:
+        upstream_ok_at: when the upstream was last healthy, or rightly busy.
+        active: ids of the tasks in work.
+    """
+
+    instance_id: str
+    started_at: float
+    beat_at: float
+    upstream: UpstreamHealth
+    upstream_ok_at: float | None = None
+    last_claim_at: float | None = None
+    active: tuple[str, ...] = ()
+
+    def to_item(self) -> dict[str, Any]:
+        item = {
+            "task_id": worker_key(self.instance_id),
+            "started_at": self.started_at,
+            "beat_at": self.beat_at,
+            "updated_at": self.beat_at,
+            "upstream": self.upstream,
+            "upstream_ok_at": self.upstream_ok_at,
+            "last_claim_at": self.last_claim_at,
+            "active": list(self.active),
+        }
+        return {name: value for name, value in item.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHold:
+    """The instance shall not be started before `until` (epoch seconds)."""
+
+    until: float
+    reason: str
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any] | None) -> InstanceHold | None:
+        if item is None or "hold_until" not in item:
+            return None
+        return cls(until=item["hold_until"], reason=item.get("hold_reason", ""))
+
+
+def worker_key(instance_id: str) -> str:
+    return f"worker#{instance_id}"
+
+
+def instance_key(instance_id: str) -> str:
+    return f"instance#{instance_id}"

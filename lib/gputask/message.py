@@ -1,0 +1,78 @@
+"""A task as the queue carries it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+REQUEST_ID_ATTRIBUTE = "request_id"
+_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+class PoisonMessage(ValueError):
+    """No task can be read from a message; delivering it again does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """`{"task_id", "api_path", "request_body"}`.
+
+    Attributes:
+        request_body: the JSON text of an object.
+    """
+
+    task_id: str
+    api_path: str
+    request_body: str
+
+    def to_json(self) -> str:
+        """ASCII JSON: SQS refuses some characters that JSON allows, and the escapes of it never.
+
+        The body goes in as text, not through a parser: `1.0` stays `1.0` and the order of members stays.
+        """
+        head = json.dumps({"task_id": self.task_id, "api_path": self.api_path})
+        return f'{head[:-1]}, "request_body": {_escaped(self.request_body)}}}'
+
+    @classmethod
+    def from_json(cls, text: str) -> TaskMessage:
+        """Parse a message body.
+
+        Raises:
+            PoisonMessage: it is not JSON, or a member is missing or of the wrong type.
+        """
+        members = _object(text)
+        task_id, api_path = members.get("task_id"), members.get("api_path")
+        request_body = members.get("request_body")
+        if not isinstance(task_id, str) or not task_id:
+            raise PoisonMessage("task_id is not a non-empty string")
+        if not isinstance(api_path, str) or not api_path.startswith("/"):
+            raise PoisonMessage("api_path is not a path")
+        if not isinstance(request_body, dict):
+            raise PoisonMessage("request_body is not an object")
+        return cls(task_id, api_path, json.dumps(request_body))
+
+
+def task_id_in(text: str) -> str | None:
+    """The task a broken message speaks of, if that much can be read."""
+    try:
+        task_id = _object(text).get("task_id")
+    except PoisonMessage:
+        return None
+    return task_id if isinstance(task_id, str) and task_id else None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        members = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PoisonMessage(f"not JSON: {error}") from error
+    if not isinstance(members, dict):
+        raise PoisonMessage("not a JSON object")
+    return members
+
+
+def _escaped(text: str) -> str:
+    # Outside its strings JSON is ASCII, so every other character may become its escape.
+    return _NON_ASCII.sub(lambda match: json.dumps(match.group())[1:-1], text)

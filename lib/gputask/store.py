@@ -1,0 +1,200 @@
+"""The task table: every verb of a task's life, each one conditional write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lib.asyncaws.conditions import Change
+from lib.asyncaws.errors import ConditionFailed
+from lib.asyncaws.table import Table
+from lib.gputask import transitions
+from lib.gputask.record import LIVE, ErrorCode, TaskRecord
+
+TABLE_KEY = "task_id"
+STATUS_INDEX = "status-created_at-index"
+
+Clock = Callable[[], float]
+
+
+class AlreadyExists(Exception):
+    """A task with this id is there already.
+
+    Attributes:
+        record: that task.
+    """
+
+    def __init__(self, record: TaskRecord) -> None:
+        super().__init__(record.task_id)
+        self.record = record
+
+
+class NotClaimable(Exception):
+    """The task cannot be taken.
+
+    Attributes:
+        record: the task as it is; None if there is none.
+    """
+
+    def __init__(self, record: TaskRecord | None) -> None:
+        super().__init__("no such task" if record is None else f"{record.task_id} is {record.status}")
+        self.record = record
+
+
+class LeaseLost(Exception):
+    """The task is not ours any more: somebody gave it up, or it was claimed again. Publish nothing."""
+
+
+class Overtaken(Exception):
+    """The record changed since it was read; look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStore:
+    """Reads and conditional writes of tasks.
+
+    All methods raise `TransientAwsError` and `PermanentAwsError` besides what they name.
+
+    Attributes:
+        clock: epoch seconds.
+    """
+
+    table: Table
+    clock: Clock
+
+    def now(self) -> float:
+        """Epoch seconds, in whole milliseconds as the table keeps them."""
+        return round(self.clock(), 3)
+
+    async def get(self, task_id: str) -> TaskRecord | None:
+        """The task, None if unknown or expired."""
+        item = await self.table.get(task_id)
+        if item is None or "status" not in item:
+            return None
+        record = TaskRecord.from_item(item)
+        return None if record.is_expired(self.now()) else record
+
+    async def create(self, record: TaskRecord) -> None:
+        """Write a new task.
+
+        Raises:
+            AlreadyExists: with the task that has the id.
+        """
+        try:
+            await self.table.put(record.to_item(), transitions.creatable(self.now()))
+        except ConditionFailed as error:
+            if error.item is None:
+                raise
+            raise AlreadyExists(TaskRecord.from_item(error.item)) from error
+
+    async def withdraw(self, record: TaskRecord) -> None:
+        """Take back a task whose message could not be sent, unless somebody has touched it.
+
+        Raises:
+            Overtaken: somebody has.
+        """
+        try:
+            await self.table.delete(record.task_id, transitions.withdrawable(record))
+        except ConditionFailed as error:
+            raise Overtaken(record.task_id) from error
+
+    async def claim(self, task_id: str, *, worker: str, lease_s: float, max_attempts: int) -> TaskRecord:
+        """Take the task for `lease_s` seconds.
+
+        Raises:
+            NotClaimable: with the task as it is: finished, leased to somebody, or out of attempts.
+        """
+        now = self.now()
+        change = transitions.claim(
+            worker=worker, now=now, lease_until=round(now + lease_s, 3), max_attempts=max_attempts
+        )
+        try:
+            return TaskRecord.from_item(await self.table.update(task_id, change))
+        except ConditionFailed as error:
+            record = _record_or_none(error.item)
+            if record is not None and (record.worker, record.claimed_at) == (worker, now):
+                return record  # this very claim succeeded, its answer was lost, and the retry found its effect
+            raise NotClaimable(record) from error
+
+    async def hold(self, task: TaskRecord, *, lease_s: float) -> None:
+        """Renew the lease. Raises LeaseLost."""
+        now = self.now()
+        await self._as_holder(
+            task, transitions.hold(attempt=task.attempt, now=now, lease_until=round(now + lease_s, 3))
+        )
+
+    async def note_upstream_job(self, task: TaskRecord, comfy_job_id: str) -> None:
+        """Remember the run upstream. Raises LeaseLost."""
+        change = transitions.note_upstream_job(attempt=task.attempt, now=self.now(), comfy_job_id=comfy_job_id)
+        await self._as_holder(task, change)
+
+    async def finish(self, task: TaskRecord, *, result_s3_uri: str) -> None:
+        """Complete the task. Raises LeaseLost."""
+        await self._as_holder(
+            task, transitions.finish(attempt=task.attempt, now=self.now(), result_s3_uri=result_s3_uri)
+        )
+
+    async def fail(self, task: TaskRecord, *, code: ErrorCode, message: str) -> None:
+        """Fail the task. Raises LeaseLost."""
+        change = transitions.fail(attempt=task.attempt, now=self.now(), code=code, message=message)
+        await self._as_holder(task, change)
+
+    async def release(self, task: TaskRecord, *, keep_upstream_job: bool) -> None:
+        """Give the task back. Raises LeaseLost."""
+        change = transitions.release(attempt=task.attempt, now=self.now(), keep_upstream_job=keep_upstream_job)
+        await self._as_holder(task, change)
+
+    async def resend(self, record: TaskRecord) -> None:
+        """Announce another message for a task that waits too long.
+
+        Raises:
+            Overtaken: it does not wait any more, or another replica announced it.
+        """
+        await self._unless_overtaken(record.task_id, transitions.resend(record, now=self.now()))
+
+    async def give_up(self, task_id: str, *, code: ErrorCode, message: str) -> None:
+        """Fail a task that no worker holds.
+
+        Raises:
+            Overtaken: it is held, finished or gone.
+        """
+        await self._unless_overtaken(task_id, transitions.give_up(now=self.now(), code=code, message=message))
+
+    async def live(self) -> AsyncIterator[TaskRecord]:
+        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies)."""
+        for status in LIVE:
+            async for item in self.table.query(STATUS_INDEX, attribute="status", value=status):
+                yield TaskRecord.from_item(item)
+
+    async def has_live(self) -> bool:
+        """Is there any task that is not terminal? Two cheap reads of an eventually consistent index."""
+        for status in LIVE:
+            async for _ in self.table.query(STATUS_INDEX, attribute="status", value=status, limit=1):
+                return True
+        return False
+
+    async def _as_holder(self, task: TaskRecord, change: Change) -> None:
+        try:
+            await self.table.update(task.task_id, change)
+        except ConditionFailed as error:
+            if _is_own_echo(error.item, task, change):
+                return
+            raise LeaseLost(task.task_id) from error
+
+    async def _unless_overtaken(self, task_id: str, change: Change) -> None:
+        try:
+            await self.table.update(task_id, change)
+        except ConditionFailed as error:
+            raise Overtaken(task_id) from error
+
+
+def _is_own_echo(item: Mapping[str, Any] | None, task: TaskRecord, change: Change) -> bool:
+    """Did this very write succeed before, its answer lost, and the retry now find its effect?"""
+    if item is None or item.get("attempt") != task.attempt:
+        return False
+    return all(item.get(name) == value for name, value in change.assign.items())
+
+
+def _record_or_none(item: Mapping[str, Any] | None) -> TaskRecord | None:
+    return TaskRecord.from_item(item) if item is not None and "status" in item else None

@@ -1,0 +1,126 @@
+"""The edges of a task's life, as data: which record each verb may change, and how.
+
+Every edge is one conditional write. A terminal record matches no condition, so it never changes; a worker's writes are
+fenced by the attempt it was given, so a worker that lost its lease cannot publish.
+
+    (none) --create--> pending --claim--> processing --finish / fail--> completed / failed
+              withdraw <--'  ^                |  `--claim again once the lease has expired
+                             `----release-----'
+    pending, or processing without a lease --give up--> failed
+"""
+
+from __future__ import annotations
+
+from lib.asyncaws.conditions import AllOf, AnyOf, AtMost, Change, Condition, Equals, LessThan, Missing
+from lib.gputask.record import ErrorCode, Status, TaskRecord
+
+_STATUS = "status"
+
+
+def creatable(now: float) -> Condition:
+    """No such task; one that TTL has yet to delete counts as gone."""
+    return AnyOf(Missing("task_id"), AtMost("expires_at", now))
+
+
+def withdrawable(record: TaskRecord) -> Condition:
+    """Just created by us and seen by nobody: the request that made it was not accepted after all."""
+    return AllOf(
+        Equals(_STATUS, Status.PENDING),
+        Equals("attempt", 0),
+        Equals("created_at", record.created_at),
+        Equals("sends", 1),
+    )
+
+
+def claim(*, worker: str, now: float, lease_until: float, max_attempts: int) -> Change:
+    """Take a task that waits, or whose worker has gone silent."""
+    return Change(
+        condition=AllOf(_unheld(now), LessThan("attempt", max_attempts)),
+        assign={
+            _STATUS: Status.PROCESSING,
+            "worker": worker,
+            "claimed_at": now,
+            "lease_until": lease_until,
+            "updated_at": now,
+        },
+        add={"attempt": 1},
+    )
+
+
+def hold(*, attempt: int, now: float, lease_until: float) -> Change:
+    """Renew the lease."""
+    return Change(condition=_held_by(attempt), assign={"lease_until": lease_until, "updated_at": now})
+
+
+def note_upstream_job(*, attempt: int, now: float, comfy_job_id: str) -> Change:
+    """Write down the upstream's id, so that whoever comes after can adopt the run instead of repeating it."""
+    return Change(condition=_held_by(attempt), assign={"comfy_job_id": comfy_job_id, "updated_at": now})
+
+
+def finish(*, attempt: int, now: float, result_s3_uri: str) -> Change:
+    return Change(
+        condition=_held_by(attempt),
+        assign={
+            _STATUS: Status.COMPLETED,
+            "result_s3_uri": result_s3_uri,
+            "finished_at": now,
+            "updated_at": now,
+            "lease_until": None,
+        },
+    )
+
+
+def fail(*, attempt: int, now: float, code: ErrorCode, message: str) -> Change:
+    return _failed(_held_by(attempt), now=now, code=code, message=message)
+
+
+def release(*, attempt: int, now: float, keep_upstream_job: bool) -> Change:
+    """Give a task back: for somebody to adopt its run upstream, or without it for another attempt."""
+    forgotten = {} if keep_upstream_job else {"comfy_job_id": None}
+    return Change(
+        condition=_held_by(attempt),
+        assign={
+            _STATUS: Status.PENDING,
+            "queued_at": now,
+            "updated_at": now,
+            "lease_until": None,
+            "worker": None,
+            **forgotten,
+        },
+    )
+
+
+def resend(record: TaskRecord, *, now: float) -> Change:
+    """Announce that its message is put into the queue once more. Of several who see the need, one gets to do it."""
+    return Change(
+        condition=AllOf(_unheld(now), Equals("queued_at", record.queued_at)),
+        assign={"queued_at": now, "updated_at": now},
+        add={"sends": 1},
+    )
+
+
+def give_up(*, now: float, code: ErrorCode, message: str) -> Change:
+    """Fail a task that no worker holds."""
+    return _failed(_unheld(now), now=now, code=code, message=message)
+
+
+def _unheld(now: float) -> Condition:
+    return AnyOf(Equals(_STATUS, Status.PENDING), AllOf(Equals(_STATUS, Status.PROCESSING), AtMost("lease_until", now)))
+
+
+def _held_by(attempt: int) -> Condition:
+    return AllOf(Equals(_STATUS, Status.PROCESSING), Equals("attempt", attempt))
+
+
+def _failed(condition: Condition, *, now: float, code: ErrorCode, message: str) -> Change:
+    return Change(
+        condition=condition,
+        assign={
+            _STATUS: Status.FAILED,
+            "error_code": code,
+            "error_message": message,
+            "finished_at": now,
+            "updated_at": now,
+            "lease_until": None,
+        },
+    )
