@@ -15,6 +15,7 @@ import structlog
 
 from lib.asyncaws.errors import TransientAwsError
 from lib.asyncaws.queue import Message, Queue
+from lib.daemon.waiting import wait_for
 
 _MAX_BACKOFF_S = 30.0
 
@@ -107,12 +108,3 @@ class Consumer:
         except Exception:
             # The loop's edge: one message must not end the pool. It comes again after its visibility timeout.
             log.exception("message.handling_failed", message_id=delivery.message.id)
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, but not longer; True if it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

@@ -1,0 +1,100 @@
+"""Keeps the table honest: what the queue lost is sent again, what it gave up on is failed, what is too old is failed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from lib.asyncaws.errors import AwsError
+from lib.asyncaws.queue import Message, Queue
+from lib.daemon.waiting import wait_for
+from lib.gputask.message import task_id_in
+from lib.gputask.record import ErrorCode, TaskRecord
+from lib.gputask.store import Overtaken, TaskStore
+from services.orchestrator.submission import message_of
+from services.orchestrator.tidying import Limits, Verdict, decide
+
+_BATCH = 10
+# Long enough to deal with a batch; what is left comes again at the next round.
+_DLQ_VISIBILITY_S = 60
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Janitor:
+    """One round: drain the dead-letter queue, then look at every live task. Safe to run in every replica."""
+
+    store: TaskStore
+    queue: Queue
+    dead_letters: Queue
+    limits: Limits
+    interval_s: float
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """A round now and then every `interval_s` until `stop`."""
+        while not stop.is_set():
+            try:
+                await self.drain_dead_letters(stop)
+                await self.tidy(stop)
+            except AwsError as error:
+                log.warning("janitor.round_failed", error=str(error))
+            await wait_for(stop, self.interval_s)
+
+    async def tidy(self, stop: asyncio.Event) -> None:
+        """Look at every live task once."""
+        now = self.store.now()
+        async for task in self.store.live():
+            if stop.is_set():
+                return
+            try:
+                await self._treat(task, decide(task, now=now, limits=self.limits))
+            except Overtaken:
+                log.debug("task.overtaken", job_id=task.task_id)
+
+    async def drain_dead_letters(self, stop: asyncio.Event) -> None:
+        """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves only after its task's end."""
+        while not stop.is_set():
+            letters = await self.dead_letters.receive(limit=_BATCH, wait_s=0, visibility_s=_DLQ_VISIBILITY_S)
+            if not letters:
+                return
+            for letter in letters:
+                if await self._bury(letter):
+                    await self.dead_letters.delete(letter.receipt)
+
+    async def _treat(self, task: TaskRecord, verdict: Verdict) -> None:
+        match verdict:
+            case Verdict.RESEND:
+                await self._resend(task)
+            case Verdict.EXPIRE:
+                message = f"not finished within {self.limits.max_age_s / 3600:g} h"
+                await self.store.give_up(task.task_id, code=ErrorCode.EXPIRED, message=message)
+                log.warning("task.failed", job_id=task.task_id, error_code=ErrorCode.EXPIRED)
+            case Verdict.KEEP:
+                pass
+
+    async def _resend(self, task: TaskRecord) -> None:
+        complete = await self.store.get(task.task_id)  # the index has no body
+        if complete is None or complete.status.is_terminal:
+            return
+        # Announced before it is sent: dying in between costs a wait, the other order a message per replica.
+        await self.store.resend(complete)
+        await self.queue.send(message_of(complete), {})
+        log.warning("task.sent_again", job_id=task.task_id, sends=complete.sends + 1)
+
+    async def _bury(self, letter: Message) -> bool:
+        """Returns whether the letter may go."""
+        task_id = task_id_in(letter.body)
+        if task_id is None:
+            log.error("dead_letter.unreadable", message_id=letter.id, size_bytes=len(letter.body))
+            return True
+        try:
+            reason = "the queue gave up delivering this job; its message cannot be processed"
+            await self.store.give_up(task_id, code=ErrorCode.DEAD_LETTER, message=reason)
+        except Overtaken:
+            task = await self.store.get(task_id)
+            return task is None or task.status.is_terminal
+        log.warning("task.failed", job_id=task_id, error_code=ErrorCode.DEAD_LETTER, message_id=letter.id)
+        return True

@@ -1,0 +1,141 @@
+"""A validated request becomes a task: record first, message second, the waker nudged."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from lib.asyncaws.errors import AwsError, TransientAwsError
+from lib.asyncaws.queue import Queue
+from lib.gputask.ids import derived_task_id, new_task_id
+from lib.gputask.kinds import Kind
+from lib.gputask.message import REQUEST_ID_ATTRIBUTE, TaskMessage
+from lib.gputask.record import Status, TaskRecord
+from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
+from services.orchestrator.errors import IdempotencyConflict, Unavailable
+
+# Both AWS calls and their retries; leaves the rest of the promised second to parsing and the network.
+_BUDGET_S = 0.85
+_RETRY_AFTER_S = 2
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Accepts tasks. Two AWS calls on the request path, EC2 never.
+
+    Attributes:
+        nudge: tells the waker that there is demand; must not block.
+        retention_s: how long a record is kept from its creation on.
+    """
+
+    store: TaskStore
+    queue: Queue
+    nudge: Callable[[], None]
+    retention_s: float
+
+    async def submit(
+        self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None, request_id: str
+    ) -> TaskRecord:
+        """Record and queue one task, or find the one that the same Idempotency-Key made before.
+
+        Args:
+            body: the JSON object as it came, already validated.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            Unavailable: AWS did not take it in time. No task is promised; one that was half made is taken back.
+        """
+        record = self._new_record(kind, body.decode(), client_id, idempotency_key)
+        try:
+            async with asyncio.timeout(_BUDGET_S):
+                return await self._accept(record, request_id)
+        except (AwsError, TimeoutError) as error:
+            log.warning("submission.failed", error=str(error) or "timed out", task_id=record.task_id)
+            raise Unavailable(_RETRY_AFTER_S) from error
+
+    def _new_record(self, kind: Kind, text: str, client_id: str, idempotency_key: str | None) -> TaskRecord:
+        now = self.store.now()
+        return TaskRecord(
+            task_id=new_task_id() if idempotency_key is None else derived_task_id(client_id, idempotency_key),
+            status=Status.PENDING,
+            job_type=kind.api_path,
+            request_body=text,
+            request_sha256=_fingerprint(kind, text),
+            client_id=client_id,
+            created_at=now,
+            updated_at=now,
+            queued_at=now,
+            sends=1,
+            expires_at=int(now + self.retention_s),
+        )
+
+    async def _accept(self, record: TaskRecord, request_id: str) -> TaskRecord:
+        try:
+            await self.store.create(record)
+        except AlreadyExists as found:
+            if not _is_own_echo(found.record, record):
+                return await self._replay(found.record, record, request_id)
+        try:
+            await self.queue.send(message_of(record), {REQUEST_ID_ATTRIBUTE: request_id})
+        except BaseException:
+            # Also when the budget or the client's patience ends here: what nobody promised must not run.
+            await self._take_back(record)
+            raise
+        self.nudge()
+        log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
+        return record
+
+    async def _replay(self, existing: TaskRecord, record: TaskRecord, request_id: str) -> TaskRecord:
+        if existing.request_sha256 != record.request_sha256:
+            raise IdempotencyConflict
+        if existing.status is Status.PENDING and existing.attempt == 0 and existing.sends == 1:
+            await self._send_again(existing, request_id)
+        log.info("task.replayed", job_id=existing.task_id, status=existing.status)
+        return existing
+
+    async def _send_again(self, existing: TaskRecord, request_id: str) -> None:
+        """The request that created it may have died before its message was sent, or may be taking it back right now.
+
+        Announcing another send stops the taking back; the message, if it is a duplicate, finds the task claimed.
+        """
+        try:
+            await self.store.resend(existing)
+        except Overtaken:
+            current = await self.store.get(existing.task_id)
+            if current is None:
+                raise TransientAwsError("PutItem", "Withdrawn", "the first request is being taken back") from None
+            return
+        await self.queue.send(message_of(existing), {REQUEST_ID_ATTRIBUTE: request_id})
+        self.nudge()
+
+    async def _take_back(self, record: TaskRecord) -> None:
+        """If this fails, too, or the process dies here, the janitor sends the message later: done, though unpromised."""
+        try:
+            await self.store.withdraw(record)
+        except (AwsError, Overtaken) as error:
+            log.warning("submission.not_withdrawn", job_id=record.task_id, error=str(error))
+        else:
+            log.info("submission.withdrawn", job_id=record.task_id)
+
+
+def message_of(record: TaskRecord) -> str:
+    """The message that carries a task."""
+    return TaskMessage(record.task_id, record.job_type, record.request_body).to_json()
+
+
+def _is_own_echo(existing: TaskRecord, record: TaskRecord) -> bool:
+    """Is this the very record we just wrote, found by the retry of a write whose answer was lost?"""
+    return existing == record
+
+
+def _fingerprint(kind: Kind, text: str) -> str:
+    """Of what the request means: white space and the order of members do not make it another one."""
+    canonical = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{kind.api_path}\n{canonical}".encode()).hexdigest()
