@@ -1,0 +1,168 @@
+"""Carries a decision out. Every step may be repeated, and may be done by two Lambdas at once."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from services.shutdown import log
+from services.shutdown.decision import Decision, Leave, Rule, Stop
+from services.shutdown.facts import Facts, Hold, Task
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_ec2 import EC2Client
+
+Alert = Callable[[str, str], None]
+"""Tells an operator: subject (ASCII, below 100 characters, as SNS wants it) and message."""
+
+
+class Outcome(StrEnum):
+    """What became of a decision."""
+
+    LEFT = "left"
+    STOPPED = "stopped"
+    ALREADY_STOPPING = "already_stopping"
+    OVERTAKEN = "overtaken"
+
+
+class Executor:
+    """Hands on one instance and its records. ``alert`` None: nobody is told."""
+
+    def __init__(
+        self, *, ec2: "EC2Client", dynamodb: "DynamoDBClient", instance_id: str, table: str, alert: Alert | None
+    ) -> None:
+        self._ec2 = ec2
+        self._dynamodb = dynamodb
+        self._instance_id = instance_id
+        self._table = table
+        self._alert = alert
+
+    def carry_out(self, decision: Decision, facts: Facts) -> Outcome:
+        """Do what was decided on these facts.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: a call failed; the next invocation looks
+                again and repeats what is still right.
+        """
+        if isinstance(decision, Leave):
+            if decision.clear_hold and facts.hold:
+                self._clear_hold(facts.hold)
+            return Outcome.LEFT
+        return self._stop(decision, facts.now)
+
+    def _stop(self, stop: Stop, now: float) -> Outcome:
+        # Tasks first: failed, they are no demand any more. Stopped first, the waker would start the instance for them.
+        settled = [self._give_up(task, stop.reason, now) for task in stop.give_up]
+        if not all(settled):
+            return Outcome.OVERTAKEN
+        # The hold before the stop as well: the waker may look the moment the instance is stopped.
+        if stop.hold:
+            self._put_hold(stop.hold, stop.reason)
+        outcome = self._stop_instance()
+        if outcome is Outcome.STOPPED and stop.rule is not Rule.IDLE and self._alert:
+            self._alert(f"GPU instance {self._instance_id} stopped by rule {stop.rule}", _message(stop))
+            log.info("alert.sent", rule=stop.rule)
+        return outcome
+
+    def _give_up(self, task: Task, reason: str, now: float) -> bool:
+        """Fail a task as ``rule_b``; whether it is settled, by us or otherwise.
+
+        A lost condition says that the facts were overtaken. If the task ended meanwhile, the stop is still right: the
+        end of a task is no activity, so the instance is as idle as it was. If it was claimed anew or given back, it is
+        new work: then nothing is stopped now, and the next look, a minute later, judges it on fresh facts.
+        """
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key={"task_id": {"S": task.task_id}},
+                UpdateExpression="SET #status = :failed, error_code = :code, error_message = :message,"
+                " finished_at = :now, updated_at = :now",
+                ConditionExpression="#status = :processing AND attempt = :attempt",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={
+                    ":failed": {"S": "failed"},
+                    ":processing": {"S": "processing"},
+                    ":attempt": {"N": str(task.attempt)},
+                    ":code": {"S": "rule_b"},
+                    ":message": {"S": f"Rule B stopped the GPU while this task was processing: {reason}."},
+                    ":now": _number(now),
+                },
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as exc:
+            winner = _winner(exc)
+            log.info("task.give_up_refused", task_id=task.task_id, status=winner)
+            return winner not in {"pending", "processing"}
+        log.warning("task.failed", task_id=task.task_id, attempt=task.attempt, error_code="rule_b")
+        return True
+
+    def _put_hold(self, hold: Hold, reason: str) -> None:
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table,
+                Item={
+                    **self._record_key(),
+                    "hold_until": _number(hold.until),
+                    "hold_count": {"N": str(hold.count)},
+                    "hold_reason": {"S": reason},
+                    "updated_at": _number(hold.put_at or 0.0),
+                },
+                ConditionExpression="attribute_not_exists(hold_count) OR hold_count < :count",
+                ExpressionAttributeValues={":count": {"N": str(hold.count)}},
+            )
+        except ClientError as exc:
+            _winner(exc)
+            log.info("instance.hold_refused", hold_count=hold.count)  # another Lambda put the same hold just now
+            return
+        log.warning("instance.held", hold_until=hold.until, hold_count=hold.count, reason=reason)
+
+    def _clear_hold(self, hold: Hold) -> None:
+        try:
+            self._dynamodb.delete_item(
+                TableName=self._table,
+                Key=self._record_key(),
+                ConditionExpression="hold_count = :count",
+                ExpressionAttributeValues={":count": {"N": str(hold.count)}},
+            )
+        except ClientError as exc:
+            _winner(exc)
+            log.info("instance.hold_kept", hold_count=hold.count)  # removed, or put anew, by another Lambda
+            return
+        log.info("instance.hold_cleared", hold_count=hold.count)
+
+    def _stop_instance(self) -> Outcome:
+        """Idempotent in its target state. Who finds it ``running`` has stopped it, and is the one to tell."""
+        try:
+            answer = self._ec2.stop_instances(InstanceIds=[self._instance_id])
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != "IncorrectInstanceState":
+                raise
+            log.info("instance.stop_refused", instance_id=self._instance_id)
+            return Outcome.ALREADY_STOPPING
+        previous = answer["StoppingInstances"][0]["PreviousState"]["Name"]
+        log.info("instance.stopped", instance_id=self._instance_id, previous_state=previous)
+        return Outcome.STOPPED if previous == "running" else Outcome.ALREADY_STOPPING
+
+    def _record_key(self) -> dict[str, Any]:
+        return {"task_id": {"S": f"instance#{self._instance_id}"}}
+
+
+def _winner(error: ClientError) -> str | None:
+    """Status of the record that made a condition fail, where it has one; any other error is raised on."""
+    response: Any = error.response
+    if response["Error"]["Code"] != "ConditionalCheckFailedException":
+        raise error
+    status: str | None = response.get("Item", {}).get("status", {}).get("S")
+    return status
+
+
+def _message(stop: Stop) -> str:
+    hold = f"\nIt will not be started again for {stop.hold.until - (stop.hold.put_at or 0):.0f} s." if stop.hold else ""
+    given_up = "".join(f"\nTask {task.task_id} was failed as rule_b." for task in stop.give_up)
+    return f"{stop.reason}.{hold}{given_up}"
+
+
+def _number(value: float) -> dict[str, Any]:
+    return {"N": f"{value:.3f}"}

@@ -1,0 +1,171 @@
+"""What to do with the instance, given the facts. Pure: no I/O, no clock; every time is in epoch seconds.
+
+Three rules stop it, each in bounded time whatever the facts say:
+
+- A: nothing was created, claimed or launched for ``idle_s`` and nothing waits (the mission's rule A).
+- B: the same, but a task is still being processed: it is stuck, or takes far too long (the mission's rule B).
+- C: tasks wait, but nobody serves them: no worker with a healthy upstream, or one that only looks healthy (ours).
+
+A stop on facts that were overtaken is harmless: a task created between the look and the stop is demand in the table,
+and the orchestrator's waker starts the instance again as soon as it is stopped.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.shutdown.facts import NEVER, Facts, Hold, Task
+
+_MOST_DOUBLINGS = 30
+"""Keeps 2 ** hold_count a sensible float however often a broken image was tried."""
+
+
+class Rule(StrEnum):
+    """Why the instance is stopped."""
+
+    IDLE = "A"
+    STUCK = "B"
+    BROKEN = "C"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The numbers of the rules, in seconds. A limit on the whole run of a launch would be one more."""
+
+    idle_s: float
+    worker_grace_s: float
+    hold_s: float
+    hold_max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave the instance as it is.
+
+    ``stops_at`` is the moment it would be stopped if nothing changed until then (leases being renewed), None while it
+    does not run. ``clear_hold``: the hold on its starts has lost its reason.
+    """
+
+    reason: str
+    stops_at: float | None = None
+    clear_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the instance; before that, fail ``give_up`` as ``rule_b`` and put ``hold``, if any, on its next start."""
+
+    rule: Rule
+    reason: str
+    give_up: tuple[Task, ...] = ()
+    hold: Hold | None = None
+
+
+Decision = Leave | Stop
+
+
+def decide(facts: Facts, policy: Policy) -> Decision:
+    """The whole judgement of the Lambda; why it was invoked plays no part.
+
+    Level-triggered: it may be asked at any time, by two Lambdas at once, about facts that are some seconds old.
+    """
+    if facts.state != "running":
+        return Leave(f"the instance is {facts.state}")
+    if facts.waiting:
+        return _judge_service(facts, policy)
+    return _judge_idleness(facts, policy)
+
+
+def _judge_service(facts: Facts, policy: Policy) -> Decision:
+    absent_at = _worker_absent_at(facts, policy)
+    if facts.now >= absent_at:
+        return _break_off(facts, policy, _absence(facts))
+    stalled_at = facts.unserved_since + policy.idle_s
+    if facts.now >= stalled_at:
+        # A worker that only looks healthy may not keep a paid machine on. No honest one gets here: its deadline for a
+        # job is below idle_s, and after each job it claims the next.
+        return _break_off(facts, policy, f"the worker claimed nothing for {_span(policy.idle_s)}")
+    return Leave(_work(facts), stops_at=min(absent_at, stalled_at), clear_hold=_has_earned_trust(facts, policy))
+
+
+def _judge_idleness(facts: Facts, policy: Policy) -> Decision:
+    stops_at = facts.last_activity_at + policy.idle_s
+    if facts.visible:
+        # The table, which is the truth, knows of no demand. A message may be ahead of the table's index, so it
+        # postpones the stop by the time any worker needs to take it; not longer: a left-over may never be deleted.
+        stops_at += policy.worker_grace_s
+    if facts.now < stops_at:
+        return Leave(_work(facts), stops_at=stops_at, clear_hold=_has_earned_trust(facts, policy))
+    quiet = f"no task was created or claimed for {_span(policy.idle_s)}"
+    if not facts.leased:
+        return Stop(Rule.IDLE, quiet)
+    # A claim is activity, so each of these was claimed at least idle_s ago.
+    return Stop(Rule.STUCK, f"{quiet}, with {_count(facts.leased)} still processing", give_up=facts.leased)
+
+
+def _worker_absent_at(facts: Facts, policy: Policy) -> float:
+    """When the worker will count as absent, should it say no more than it has said.
+
+    What it said before this launch buys no more time than the launch itself, so old records need no special case.
+    """
+    vouched_at = facts.worker.vouched_at(facts.now) if facts.worker else None
+    return max(facts.last_launch_at, vouched_at or NEVER) + policy.worker_grace_s
+
+
+def _has_earned_trust(facts: Facts, policy: Policy) -> bool:
+    """Whether a hold has lost its reason: this launch's worker is healthy and, where work waits, has claimed some.
+
+    Health alone is not enough while tasks wait: a worker that looks healthy and claims nothing would wipe the count
+    before each of its stops, and the holds would never grow.
+    """
+    if facts.hold is None or facts.worker is None:
+        return False
+    vouched_at = facts.worker.vouched_at(facts.now)
+    if vouched_at is None or vouched_at < facts.last_launch_at or facts.now >= vouched_at + policy.worker_grace_s:
+        return False
+    return not facts.waiting or facts.last_claim_at >= facts.last_launch_at
+
+
+def _break_off(facts: Facts, policy: Policy, problem: str) -> Stop:
+    return Stop(Rule.BROKEN, f"{_count(facts.waiting)} waiting, but {problem}", hold=_next_hold(facts, policy))
+
+
+def _next_hold(facts: Facts, policy: Policy) -> Hold | None:
+    """The hold to put, twice as long as the one before; None if this launch has brought one already.
+
+    One hold per launch: a stop that EC2 refuses is repeated every minute, and must not double the hold each time.
+    """
+    past = facts.hold
+    if past and past.put_at is not None and past.put_at >= facts.last_launch_at:
+        return None
+    count = max(past.count, 0) if past else 0
+    length_s = min(policy.hold_s * 2.0 ** min(count, _MOST_DOUBLINGS), policy.hold_max_s)
+    return Hold(until=facts.now + length_s, count=count + 1, put_at=facts.now)
+
+
+def _absence(facts: Facts) -> str:
+    worker = facts.worker
+    if worker is None or worker.beat_at is None or worker.beat_at < facts.last_launch_at:
+        return "no worker has reported since the launch"
+    if worker.is_ahead(facts.now):
+        return "the worker's clock is ahead, so that its reports prove nothing"
+    if worker.upstream_ok_at is None or worker.upstream_ok_at < facts.last_launch_at:
+        return "the worker's upstream has not been healthy since the launch"
+    if worker.upstream_ok_at < worker.beat_at:
+        return f"the worker's upstream was last healthy {_span(facts.now - worker.upstream_ok_at)} ago"
+    return f"the worker last reported {_span(facts.now - worker.beat_at)} ago"
+
+
+def _work(facts: Facts) -> str:
+    if facts.waiting or facts.leased:
+        return f"{_count(facts.waiting)} waiting, {_count(facts.leased)} processing"
+    quiet = f"the last activity was {_span(facts.now - facts.last_activity_at)} ago"
+    return f"{quiet}, and the queue shows messages" if facts.visible else quiet
+
+
+def _count(tasks: tuple[Task, ...]) -> str:
+    return "1 task" if len(tasks) == 1 else f"{len(tasks)} tasks"
+
+
+def _span(seconds: float) -> str:
+    whole_s = max(round(seconds), 0)
+    return f"{whole_s} s" if whole_s < 120 else f"{whole_s // 60} min"

@@ -1,0 +1,19 @@
+"""What can be wrong with the set-up; everything else that fails is the SDK's own error, raised as it is.
+
+A Lambda invoked asynchronously is retried and counted only if it raises: no function here returns an error.
+"""
+
+
+class SettingError(Exception):
+    """A variable of the environment is missing or wrong: somebody must change the configuration."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable}: {problem}")
+        self.variable = variable
+
+
+class InstanceNotFoundError(Exception):
+    """EC2 knows no such instance: GPU_INSTANCE_ID, the region or the account is wrong."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"GPU_INSTANCE_ID: EC2 knows no instance {instance_id!r} in this account and region")

@@ -1,0 +1,117 @@
+"""Entry of the Lambda ``shutdown-gpu-lambda``: look, decide, act.
+
+Invoked by the alarm, a one-minute schedule and instance state changes. An alarm acts on transitions only, and its event
+may be lost or come twice, so none of them means anything here but: look now.
+"""
+
+import os
+import time
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from services.shutdown import log
+from services.shutdown.action import Alert, Executor
+from services.shutdown.decision import Decision, Leave, Policy, decide
+from services.shutdown.facts import Facts
+from services.shutdown.observer import Observer
+from services.shutdown.settings import Settings
+from services.shutdown.trigger import name_trigger
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_sqs import SQSClient
+
+# Three attempts of at most 7 s: one slow call must not use up the invocation, and the next minute tries again anyway.
+_CALLS = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+
+
+class Shutdown:
+    """One deployment's eyes, judgement and hands."""
+
+    def __init__(self, *, observer: Observer, policy: Policy, executor: Executor) -> None:
+        self._observer = observer
+        self._policy = policy
+        self._executor = executor
+
+    def run(self, event: object) -> dict[str, Any]:
+        """Look once and do what is right; returns what was seen, decided and done, as JSON can carry it."""
+        facts = self._observer.look(time.time())
+        decision = decide(facts, self._policy)
+        decided = {"trigger": asdict(name_trigger(event)), **_summary(decision), "facts": _digest(facts)}
+        log.info("shutdown.decided", **decided)
+        return {**decided, "outcome": self._executor.carry_out(decision, facts).value}
+
+
+def handler(event: object, context: object) -> dict[str, Any]:
+    """What AWS calls.
+
+    Raises:
+        SettingError: the environment is wrong.
+        InstanceNotFoundError, botocore's errors: see ``Observer.look`` and ``Executor.carry_out``. Raised on purpose:
+            an asynchronous invocation is retried and counted as an error only if it raises.
+    """
+    shutdown = compose()
+    log.bind(request_id=getattr(context, "aws_request_id", None))
+    return shutdown.run(event)
+
+
+@cache
+def compose() -> Shutdown:
+    """Build everything from the environment, once per cold start; ``compose.cache_clear()`` makes the next call one.
+
+    Raises:
+        SettingError: a variable is missing or wrong. Not cached: each invocation fails until it is set.
+    """
+    settings = Settings.from_env(os.environ)
+    log.configure(settings.log_level)
+    session = boto3.Session(region_name=settings.region)
+    ec2: EC2Client = session.client("ec2", config=_CALLS)
+    dynamodb: DynamoDBClient = session.client("dynamodb", config=_CALLS)
+    sqs: SQSClient = session.client("sqs", config=_CALLS)
+    alert = _alert(session, settings.alert_topic_arn) if settings.alert_topic_arn else None
+    observer = Observer(
+        ec2=ec2,
+        dynamodb=dynamodb,
+        sqs=sqs,
+        instance_id=settings.instance_id,
+        table=settings.table,
+        queue_url=settings.queue_url,
+        window_s=2 * settings.policy.idle_s,
+    )
+    executor = Executor(ec2=ec2, dynamodb=dynamodb, instance_id=settings.instance_id, table=settings.table, alert=alert)
+    return Shutdown(observer=observer, policy=settings.policy, executor=executor)
+
+
+def _alert(session: boto3.Session, topic_arn: str) -> Alert:
+    sns = session.client("sns", config=_CALLS)
+
+    def send(subject: str, message: str) -> None:
+        sns.publish(TopicArn=topic_arn, Subject=subject, Message=message)
+
+    return send
+
+
+def _summary(decision: Decision) -> dict[str, Any]:
+    if isinstance(decision, Leave):
+        return {"decision": "leave", "rule": None, "reason": decision.reason, "stops_at": decision.stops_at}
+    return {"decision": "stop", "rule": decision.rule.value, "reason": decision.reason, "stops_at": None}
+
+
+def _digest(facts: Facts) -> dict[str, Any]:
+    if facts.state != "running":
+        return {"state": facts.state}
+    return {
+        "state": facts.state,
+        "launched_at": facts.launched_at,
+        "waiting": len(facts.waiting),
+        "processing": len(facts.leased),
+        "visible": facts.visible,
+        "last_activity_at": facts.last_activity_at,
+        "worker": facts.worker and asdict(facts.worker),
+        "hold": facts.hold and asdict(facts.hold),
+    }

@@ -1,0 +1,157 @@
+"""Looks the facts up: EC2 for the instance, the table for demand and health, the queue for a hint."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from services.shutdown.errors import InstanceNotFoundError
+from services.shutdown.facts import Facts, Hold, Task, Worker
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_ec2.type_defs import InstanceTypeDef
+    from types_boto3_sqs import SQSClient
+
+_INDEX: Final = "status-created_at-index"
+_VISIBLE: Final = "ApproximateNumberOfMessages"
+
+
+class Observer:
+    """Read-only eyes on one instance and its tasks.
+
+    Args:
+        window_s: How far back finished tasks are searched for the latest submission and claim. Twice ``idle_s`` finds
+            every submission that matters; a claim of an older task is in the worker record as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        ec2: "EC2Client",
+        dynamodb: "DynamoDBClient",
+        sqs: "SQSClient",
+        instance_id: str,
+        table: str,
+        queue_url: str,
+        window_s: float,
+    ) -> None:
+        self._ec2 = ec2
+        self._dynamodb = dynamodb
+        self._sqs = sqs
+        self._instance_id = instance_id
+        self._table = table
+        self._queue_url = queue_url
+        self._window_s = window_s
+
+    def look(self, now: float) -> Facts:
+        """Gather the facts; ``now`` is taken before the look, so that ages are never overestimated.
+
+        Raises:
+            InstanceNotFoundError: EC2 does not know the instance.
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: a call failed.
+        """
+        instance = self._describe()
+        state = instance["State"]["Name"]
+        if state != "running":
+            return Facts(now=now, state=state)
+        # Tasks in the order of their life, so that one which moves on meanwhile is met twice rather than missed; the
+        # worker record, read consistently and last, knows of a claim that the index does not show yet.
+        tasks = {task.task_id: task for status in ("pending", "processing") for task in self._live(status)}
+        finished = [item for status in ("completed", "failed") for item in self._finished(status, now - self._window_s)]
+        return Facts(
+            now=now,
+            state=state,
+            launched_at=_epoch(instance.get("LaunchTime")),
+            tasks=tuple(tasks.values()),
+            last_created_at=_latest(finished, "created_at"),
+            last_claimed_at=_latest(finished, "claimed_at"),
+            visible=self._visible(),
+            hold=_hold(self._record("instance")),
+            worker=_worker(self._record("worker")),
+        )
+
+    def _describe(self) -> "InstanceTypeDef":
+        try:
+            answer = self._ec2.describe_instances(InstanceIds=[self._instance_id])
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] == "InvalidInstanceID.NotFound":
+                raise InstanceNotFoundError(self._instance_id) from exc
+            raise
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                return instance
+        raise InstanceNotFoundError(self._instance_id)
+
+    def _live(self, status: str) -> Iterator[Task]:
+        for item in self._query(status, since=0):
+            yield Task(
+                task_id=item["task_id"]["S"],
+                status=status,
+                created_at=_number(item, "created_at") or 0.0,
+                claimed_at=_number(item, "claimed_at"),
+                lease_until=_number(item, "lease_until"),
+                attempt=int(_number(item, "attempt") or 0),
+            )
+
+    def _finished(self, status: str, since: float) -> Iterator[Mapping[str, Any]]:
+        return self._query(status, since=since)
+
+    def _query(self, status: str, *, since: float) -> Iterator[Mapping[str, Any]]:
+        """A global index cannot be read consistently: what it shows is seconds old at worst, and every write that
+        follows from it is conditional on the table itself."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=_INDEX,
+            KeyConditionExpression="#status = :status AND created_at >= :since",
+            ProjectionExpression="task_id, created_at, claimed_at, lease_until, attempt",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={":status": {"S": status}, ":since": {"N": f"{since:.3f}"}},
+        )
+        for page in pages:
+            yield from page["Items"]
+
+    def _visible(self) -> int:
+        """The call also counts as activity, which keeps the metrics of the alarm from falling behind."""
+        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[_VISIBLE])
+        return int(answer["Attributes"][_VISIBLE])
+
+    def _record(self, kind: str) -> Mapping[str, Any] | None:
+        key = {"task_id": {"S": f"{kind}#{self._instance_id}"}}
+        return self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+
+
+def _worker(record: Mapping[str, Any] | None) -> Worker | None:
+    if record is None:
+        return None
+    return Worker(
+        beat_at=_number(record, "beat_at"),
+        upstream_ok_at=_number(record, "upstream_ok_at"),
+        last_claim_at=_number(record, "last_claim_at"),
+    )
+
+
+def _hold(record: Mapping[str, Any] | None) -> Hold | None:
+    if record is None:
+        return None
+    return Hold(
+        until=_number(record, "hold_until") or 0.0,
+        count=int(_number(record, "hold_count") or 0),
+        put_at=_number(record, "updated_at"),
+    )
+
+
+def _latest(items: list[Mapping[str, Any]], name: str) -> float | None:
+    return max((moment for item in items if (moment := _number(item, name)) is not None), default=None)
+
+
+def _number(item: Mapping[str, Any], name: str) -> float | None:
+    """A number attribute, or None if it is missing or no number: what others wrote must not stop the stopping."""
+    digits = item.get(name, {}).get("N")
+    return None if digits is None else float(digits)
+
+
+def _epoch(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
