@@ -1,4 +1,4 @@
-"""Keeps the table honest: what the queue lost is sent again, what it gave up on is failed, what is too old is failed."""
+"""Keeps the table honest: what the queue lost is sent again; what it gave up on, and what is too old, is failed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Janitor:
                 log.debug("task.overtaken", job_id=task.task_id)
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
-        """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves only after its task's end."""
+        """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
         while not stop.is_set():
             letters = await self.dead_letters.receive(limit=_BATCH, wait_s=0, visibility_s=_DLQ_VISIBILITY_S)
             if not letters:

@@ -55,8 +55,8 @@ def backoff_s(refusals: int) -> float:
 def decide(facts: WakeFacts) -> WakeDecision:
     """Level-triggered: the same facts give the same answer, whoever asks, however often.
 
-    `running` and `pending` need nothing. Starting while `stopping` is an error at EC2, so the look is repeated until the
-    instance is `stopped`.
+    `running` and `pending` need nothing. Starting while `stopping` is an error at EC2, so the look is repeated until
+    the instance is `stopped`.
     """
     if not facts.demand:
         return WakeDecision(Action.REST, "no demand")

@@ -1,0 +1,168 @@
+"""From a message to a finished record: claim, hold, run, publish, acknowledge last."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+import stamina
+import structlog
+
+from lib.asyncaws.consumer import Delivery
+from lib.asyncaws.errors import AwsError, TransientAwsError
+from lib.gputask.kinds import KINDS_BY_PATH
+from lib.gputask.message import REQUEST_ID_ATTRIBUTE, PoisonMessage, TaskMessage
+from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
+from services.adapter.lease import Lease
+from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
+from services.adapter.worker import Worker
+
+_RETRY_DELAY_S = 5
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """Handles one delivery from start to end. If the process dies anywhere in between, the message comes again and the
+    record says how far it got.
+
+    Attributes:
+        abandon: set when a stop cannot wait any longer; what is unfinished is given back.
+    """
+
+    store: TaskStore
+    runner: Runner
+    lease: Lease
+    worker: Worker
+    max_attempts: int
+    abandon: asyncio.Event
+
+    async def handle(self, delivery: Delivery) -> None:
+        """The handler of the consumer pool."""
+        try:
+            message = _parse(delivery)
+        except PoisonMessage as error:
+            # Seen again at once, it soon reaches the dead-letter queue, whose drainer tells the client.
+            log.warning("message.poisonous", message_id=delivery.message.id, error=str(error))
+            await delivery.hand_back()
+            return
+        request_id = delivery.message.attributes.get(REQUEST_ID_ATTRIBUTE, message.task_id)
+        with structlog.contextvars.bound_contextvars(job_id=message.task_id, request_id=request_id):
+            await self._handle(message, delivery, request_id)
+
+    async def _handle(self, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
+        try:
+            task = await self.store.claim(
+                message.task_id,
+                worker=self.worker.name,
+                lease_s=self.lease.lease_s,
+                max_attempts=self.max_attempts,
+            )
+        except NotClaimable as refusal:
+            await self._decline(refusal.record, delivery)
+        except TransientAwsError as error:
+            log.warning("claim.failed", error=str(error))
+            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+        else:
+            await self._work(task, message, delivery, request_id)
+
+    async def _decline(self, task: TaskRecord | None, delivery: Delivery) -> None:
+        """The record decides what becomes of a message whose task cannot be claimed."""
+        now = self.store.now()
+        if task is None or task.status.is_terminal:
+            log.info("message.obsolete", status=task.status if task else "unknown")
+            await delivery.acknowledge()
+        elif task.is_leased(now):
+            left_s = math.ceil((task.lease_until or now) - now) + 1
+            log.info("task.held_elsewhere", worker=task.worker, lease_left_s=left_s)
+            await delivery.hand_back(delay_s=left_s)
+        else:
+            await self._give_up(task, delivery)
+
+    async def _give_up(self, task: TaskRecord, delivery: Delivery) -> None:
+        lost = task.status is Status.PROCESSING
+        code = ErrorCode.WORKER_LOST if lost else ErrorCode.ATTEMPTS_EXHAUSTED
+        how = "the last one ended with its worker" if lost else "none came to an end"
+        try:
+            await self.store.give_up(task.task_id, code=code, message=f"gave up after {task.attempt} attempts: {how}")
+        except Overtaken:
+            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+            return
+        log.error("task.failed", error_code=code, attempts=task.attempt)
+        await delivery.acknowledge()
+
+    async def _work(self, task: TaskRecord, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
+        log.info("task.claimed", attempt=task.attempt, waited_s=round(self.store.now() - task.created_at, 1))
+        with self.worker.working_on(task):
+            try:
+                outcome = await self.lease.during(task, delivery, self._run(task, message, request_id))
+                await self._publish(task, outcome)
+            except LeaseLost:
+                # The message is left alone: whoever gets it next finds in the record what to do.
+                log.warning("task.lease_lost", attempt=task.attempt)
+                return
+        await self._answer(delivery, outcome)
+        _say(task, outcome, run_s=round(self.store.now() - (task.claimed_at or 0), 2))
+
+    async def _run(self, task: TaskRecord, message: TaskMessage, request_id: str) -> Outcome:
+        """The runner's outcome, or the task given back when a stop cannot wait for it."""
+
+        async def note(comfy_job_id: str) -> None:
+            await self.store.note_upstream_job(task, comfy_job_id)
+
+        running = asyncio.create_task(self.runner.run(task, message, note, request_id=request_id))
+        abandoned = asyncio.create_task(self.abandon.wait())
+        try:
+            await asyncio.wait({running, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            return GivenBack("the adapter stops", keep_upstream_job=True)
+        finally:
+            for child in (running, abandoned):
+                child.cancel()
+            await asyncio.gather(running, abandoned, return_exceptions=True)
+
+    async def _publish(self, task: TaskRecord, outcome: Outcome) -> None:
+        """Write the outcome down. A result that cost GPU time is not given up while the lease can still hold."""
+        async for attempt in stamina.retry_context(
+            on=TransientAwsError, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
+        ):
+            with attempt:
+                match outcome:
+                    case Completed(result_s3_uri):
+                        await self.store.finish(task, result_s3_uri=result_s3_uri)
+                    case Failed(code, text):
+                        await self.store.fail(task, code=code, message=text)
+                    case GivenBack():
+                        await self.store.release(task, keep_upstream_job=outcome.keep_upstream_job)
+
+    async def _answer(self, delivery: Delivery, outcome: Outcome) -> None:
+        """If this fails the message comes again and its record, being finished, sends it away."""
+        try:
+            if isinstance(outcome, GivenBack):
+                await delivery.hand_back(delay_s=outcome.delay_s)
+            else:
+                await delivery.acknowledge()
+        except AwsError as error:
+            log.warning("message.not_answered", error=str(error))
+
+
+def _parse(delivery: Delivery) -> TaskMessage:
+    message = TaskMessage.from_json(delivery.message.body)
+    if message.api_path not in KINDS_BY_PATH:
+        raise PoisonMessage("api_path is none of ours")
+    return message
+
+
+def _say(task: TaskRecord, outcome: Outcome, *, run_s: float) -> None:
+    """The canonical line of an attempt."""
+    match outcome:
+        case Completed(result_s3_uri):
+            log.info("task.completed", attempt=task.attempt, run_s=run_s, result_s3_uri=result_s3_uri)
+        case Failed(code, text):
+            log.error("task.failed", attempt=task.attempt, run_s=run_s, error_code=code, error=text)
+        case GivenBack():
+            log.warning("task.released", attempt=task.attempt, run_s=run_s, reason=outcome.reason)

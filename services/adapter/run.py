@@ -1,0 +1,153 @@
+"""One attempt: drive a task through the Unified API to an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import stamina
+import structlog
+
+from lib.gputask.message import TaskMessage
+from lib.gputask.record import ErrorCode, TaskRecord
+from services.adapter.errors import (
+    SubmissionUnknown,
+    UpstreamForgot,
+    UpstreamGarbled,
+    UpstreamRejected,
+    UpstreamSilent,
+    UpstreamUnreachable,
+)
+from services.adapter.upstream import UnifiedApi, UpstreamJob
+
+# With a blocked upstream one GET lasts as long as its job; asking anew now and then notices a dead connection.
+_LOOK_TIMEOUT_S = 60.0
+_PROBE_TIMEOUT_S = 2.0
+_RETRY_DELAY_S = 5
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    result_s3_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Not over: somebody shall take the task again after `delay_s`, with or without the run upstream."""
+
+    reason: str
+    keep_upstream_job: bool
+    delay_s: int = 0
+
+
+Outcome = Completed | Failed | GivenBack
+NoteUpstreamJob = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Drives attempts.
+
+    Attributes:
+        deadline_s: how long an attempt may take, from the claim on; less than rule B's 30 min.
+        poll_interval_s: pause between looks at an upstream that answers in mid-job.
+    """
+
+    api: UnifiedApi
+    deadline_s: float
+    poll_interval_s: float
+
+    async def run(self, task: TaskRecord, message: TaskMessage, note: NoteUpstreamJob, *, request_id: str) -> Outcome:
+        """Adopt the run that an earlier worker left, or submit; then wait for its end.
+
+        Args:
+            note: writes down the upstream's id of the job before anything else happens.
+        """
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                if task.comfy_job_id is None:
+                    return await self._submit(message, note, request_id)
+                log.info("task.adopted", comfy_job_id=task.comfy_job_id)
+                return await self._await_end(task.comfy_job_id)
+        except TimeoutError:
+            minutes = self.deadline_s / 60
+            return Failed(ErrorCode.DEADLINE, f"the job was not finished within its deadline of {minutes:g} min")
+
+    async def _submit(self, message: TaskMessage, note: NoteUpstreamJob, request_id: str) -> Outcome:
+        try:
+            job = await self._post(message, request_id)
+        except UpstreamRejected as error:
+            return Failed(ErrorCode.UPSTREAM_REJECTED, str(error))
+        except UpstreamUnreachable as error:
+            return GivenBack(str(error), keep_upstream_job=False, delay_s=_RETRY_DELAY_S)
+        except SubmissionUnknown as error:
+            return await self._find_out(error)
+        await note(job.id)
+        log.info("task.submitted", comfy_job_id=job.id)
+        return _outcome(job) or await self._await_end(job.id)
+
+    async def _post(self, message: TaskMessage, request_id: str) -> UpstreamJob:
+        """Refused connections are retried for a while; whatever may have arrived is not."""
+        # The timeout of the request itself is the attempt's: an upstream that is busy answers when it can.
+        async for attempt in stamina.retry_context(
+            on=UpstreamUnreachable, attempts=None, timeout=15.0, wait_initial=0.1, wait_max=2.0
+        ):
+            with attempt:
+                return await self.api.submit(
+                    message.api_path, message.request_body, request_id=request_id, timeout_s=2 * self.deadline_s
+                )
+        raise AssertionError("stamina returns or raises")
+
+    async def _find_out(self, error: SubmissionUnknown) -> Outcome:
+        """Was the upstream killed, and the run with it? Then nobody listens now, and another attempt is right.
+
+        If it lives, the job may run under an id nobody knows. Its result cannot be fetched, and running it again could
+        double the GPU work: a named failure is the honest end.
+        """
+        try:
+            await self.api.look("unknown", timeout_s=_PROBE_TIMEOUT_S)
+        except UpstreamUnreachable:
+            reason = "the Unified API died over the submission"
+            return GivenBack(reason, keep_upstream_job=False, delay_s=_RETRY_DELAY_S)
+        except (UpstreamForgot, UpstreamSilent, UpstreamGarbled):
+            pass
+        return Failed(ErrorCode.UPSTREAM_FAILED, f"{error}; it is not repeated, since it may have run")
+
+    async def _await_end(self, job_id: str) -> Outcome:
+        """Look until the job has ended. Silence and broken connections mean "still running" until the deadline."""
+        while True:
+            try:
+                job = await self.api.look(job_id, timeout_s=min(_LOOK_TIMEOUT_S, self.deadline_s))
+            except UpstreamForgot as error:
+                return GivenBack(str(error), keep_upstream_job=False)
+            except UpstreamSilent:
+                continue
+            except (UpstreamUnreachable, UpstreamGarbled) as error:
+                log.warning("upstream.look_failed", error=str(error))
+                await asyncio.sleep(self.poll_interval_s)
+                continue
+            if outcome := _outcome(job):
+                return outcome
+            await asyncio.sleep(self.poll_interval_s)
+
+
+def _outcome(job: UpstreamJob) -> Outcome | None:
+    """None while the job goes on."""
+    match job.status:
+        case "completed" if job.result_s3_uri:
+            return Completed(job.result_s3_uri)
+        case "completed":
+            return Failed(ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result")
+        case "failed":
+            return Failed(ErrorCode.UPSTREAM_FAILED, job.error or "the Unified API gave no reason")
+        case _:
+            return None

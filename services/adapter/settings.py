@@ -1,0 +1,55 @@
+"""What an operator can set, by environment variable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lib.daemon.logs import LogFormat
+
+# The shutdown Lambda's rule B stops an instance whose work takes longer.
+_RULE_B_S = 1800
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class AdapterSettings(BaseSettings):
+    """Attributes are the variables in lower case; times in seconds.
+
+    Attributes:
+        gpu_instance_id: the instance this runs on; empty: asked of the instance metadata service.
+        concurrency: jobs in work at once. The Unified API serves one at a time, so 1.
+        drain_s: how long a stop waits for work before it is given back. systemd's stop timeout must exceed
+            `receive_wait_s` + `drain_s`.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    aws_region: Name
+    aws_endpoint_url: str | None = None
+    sqs_queue_url: AnyHttpUrl
+    dynamodb_table: Name
+    gpu_instance_id: str = ""
+    comfyui_api_url: AnyHttpUrl = AnyHttpUrl("http://localhost:8000")
+    concurrency: int = Field(default=1, ge=1, le=64)
+    visibility_timeout_s: int = Field(default=300, ge=2, le=43_200)
+    heartbeat_s: float = Field(default=100, gt=0)
+    receive_wait_s: int = Field(default=20, ge=0, le=20)
+    job_deadline_s: float = Field(default=1500, gt=0)
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    poll_interval_s: float = Field(default=1, gt=0, le=60)
+    health_interval_s: float = Field(default=5, gt=0, le=60)
+    worker_beat_s: float = Field(default=30, gt=0, le=300)
+    drain_s: float = Field(default=60, ge=0)
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.heartbeat_s >= self.visibility_timeout_s / 2:
+            raise ValueError("HEARTBEAT_S must be less than half of VISIBILITY_TIMEOUT_S, so that one may be missed")
+        if self.job_deadline_s >= _RULE_B_S:
+            raise ValueError(f"JOB_DEADLINE_S must be below {_RULE_B_S}, when the instance is stopped over a stuck job")
+        return self

@@ -1,0 +1,110 @@
+"""The worker itself: who it is, what it works on, and telling so to the table, to systemd and to its log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import structlog
+
+from lib.asyncaws.errors import AwsError
+from lib.asyncaws.table import Table
+from lib.daemon.notification import Notifier
+from lib.daemon.waiting import wait_for, wait_for_any
+from lib.gputask.gpu import UpstreamHealth, WorkerRecord
+from lib.gputask.record import TaskRecord
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Worker:
+    """What the shutdown Lambda judges this instance by, and what an operator sees in `systemctl status`.
+
+    Attributes:
+        name: unique per process, so that a restarted adapter does not take its predecessor's leases for its own.
+    """
+
+    def __init__(
+        self, *, instance_id: str, table: Table, notifier: Notifier, clock: Callable[[], float], beat_s: float
+    ) -> None:
+        self.name = f"{instance_id}/{uuid4().hex[:8]}"
+        self._instance_id = instance_id
+        self._table = table
+        self._notifier = notifier
+        self._clock = clock
+        self._beat_s = beat_s
+        self._started_at = clock()
+        self._last_claim_at: float | None = None
+        self._upstream = UpstreamHealth.UNHEALTHY
+        self._upstream_ok_at: float | None = None
+        self._active: dict[str, TaskRecord] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._active)
+
+    @contextmanager
+    def working_on(self, task: TaskRecord) -> Iterator[None]:
+        """The task is in work for the time of the block."""
+        self._last_claim_at = self._clock()
+        self._active[task.task_id] = task
+        self._tell()
+        try:
+            yield
+        finally:
+            del self._active[task.task_id]
+            self._tell()
+
+    def note_upstream(self, health: UpstreamHealth) -> None:
+        """What was just found out about the Unified API."""
+        if health is not UpstreamHealth.UNHEALTHY:
+            self._upstream_ok_at = self._clock()
+        if health is not self._upstream:
+            log.info("upstream.changed", health=health, before=self._upstream)
+            self._upstream = health
+            self._tell()
+
+    def status(self) -> str:
+        """One line for people."""
+        if self._active:
+            return f"working on {', '.join(sorted(self._active))}"
+        if self._upstream is UpstreamHealth.UNHEALTHY:
+            return "receiving nothing: the Unified API is not healthy"
+        return "idle, waiting for tasks"
+
+    def record(self) -> WorkerRecord:
+        """What the table is told. A silent upstream with work within its deadline is rightly busy."""
+        now = round(self._clock(), 3)
+        return WorkerRecord(
+            instance_id=self._instance_id,
+            started_at=round(self._started_at, 3),
+            beat_at=now,
+            upstream=UpstreamHealth.BUSY if self._active else self._upstream,
+            upstream_ok_at=now if self._active else self._upstream_ok_at,
+            last_claim_at=self._last_claim_at,
+            active=tuple(sorted(self._active)),
+        )
+
+    async def report(self, ended: asyncio.Event) -> None:
+        """Beat now, at every change and every `beat_s`, until `ended`: a worker that drains is not silent."""
+        while not ended.is_set():
+            self._changed.clear()
+            try:
+                await self._table.put(self.record().to_item())
+            except AwsError as error:
+                log.warning("worker.beat_failed", error=str(error))
+            await wait_for_any((ended, self._changed), self._beat_s)
+
+    async def feed_watchdog(self, ended: asyncio.Event) -> None:
+        """Prove to systemd that the event loop turns, twice per watchdog interval (sd_watchdog_enabled(3))."""
+        interval_s = self._notifier.watchdog_s
+        while not ended.is_set():
+            self._notifier.watchdog()
+            await wait_for(ended, interval_s / 2 if interval_s else self._beat_s)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._notifier.status(self.status())

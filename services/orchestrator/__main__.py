@@ -1,0 +1,133 @@
+"""`python -m services.orchestrator`: REST to tasks, and the GPU's alarm clock. Composition root of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from lib.asyncaws.errors import AwsError
+from lib.asyncaws.instance import Instance
+from lib.asyncaws.queue import Queue
+from lib.asyncaws.session import BACKGROUND, CONTROL, REQUEST, AwsSession
+from lib.asyncaws.table import Table
+from lib.daemon.configuration import load_settings
+from lib.daemon.logs import configure_logging
+from lib.daemon.notification import Notifier
+from lib.daemon.supervision import run, supervise
+from lib.gputask.store import TABLE_KEY, TaskStore
+from services.orchestrator.app import build_app
+from services.orchestrator.authentication import Authenticator
+from services.orchestrator.janitor import Janitor
+from services.orchestrator.server import HttpServer
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.submission import Submission
+from services.orchestrator.tidying import Limits
+from services.orchestrator.waker import Waker
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> None:
+    """Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration."""
+    settings = load_settings(OrchestratorSettings)
+    configure_logging("orchestrator", form=settings.log_format, level=settings.log_level)
+
+    async def serve(stop: asyncio.Event) -> None:
+        await _serve(settings, Notifier.from_environment(), stop)
+
+    sys.exit(run(serve))
+
+
+@dataclass(frozen=True, slots=True)
+class _Aws:
+    """What is needed on the request path, and the same for work in the background with more patience."""
+
+    request_table: Table
+    request_queue: Queue
+    table: Table
+    queue: Queue
+    dead_letters: Queue
+    instance: Instance
+
+
+async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as resources:
+        aws = await _open_aws(settings, resources)
+        store = TaskStore(aws.table, time.time)
+        waker = Waker(store=store, table=aws.table, instance=aws.instance, interval_s=settings.waker_interval_s)
+        janitor = Janitor(
+            store=store,
+            queue=aws.queue,
+            dead_letters=aws.dead_letters,
+            limits=Limits(resend_after_s=settings.resend_after_s, max_age_s=settings.task_max_age_s),
+            interval_s=settings.janitor_interval_s,
+        )
+        server = _server(settings, aws, waker)
+
+        def on_ready() -> None:
+            notifier.ready(f"serving on {settings.host}:{settings.port}")
+            log.info("orchestrator.started", host=settings.host, port=settings.port)
+
+        await supervise(
+            stop,
+            {"server": server.run(stop, on_ready), "waker": waker.run(stop), "janitor": janitor.run(stop)},
+        )
+        notifier.stopping("stopped")
+        log.info("orchestrator.stopped")
+
+
+async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -> _Aws:
+    session = await resources.enter_async_context(
+        AwsSession(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
+    )
+    name, url = settings.dynamodb_table, str(settings.sqs_queue_url)
+    background_queue = await session.sqs(BACKGROUND)
+    return _Aws(
+        request_table=Table(await session.dynamodb(REQUEST), name=name, key=TABLE_KEY, policy=REQUEST),
+        request_queue=Queue(await session.sqs(REQUEST), url=url, policy=REQUEST),
+        table=Table(await session.dynamodb(BACKGROUND), name=name, key=TABLE_KEY, policy=BACKGROUND),
+        queue=Queue(background_queue, url=url, policy=BACKGROUND),
+        dead_letters=Queue(background_queue, url=str(settings.sqs_dlq_url), policy=BACKGROUND),
+        instance=Instance(client=await session.ec2(CONTROL), id=settings.gpu_instance_id, policy=CONTROL),
+    )
+
+
+def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker) -> HttpServer:
+    tasks = TaskStore(aws.request_table, time.time)
+
+    async def check() -> Mapping[str, bool]:
+        table, queue = await asyncio.gather(_answers(aws.request_table), _answers(aws.request_queue))
+        return {"table": table, "queue": queue}
+
+    app = build_app(
+        submission=Submission(
+            store=tasks, queue=aws.request_queue, nudge=waker.nudge, retention_s=settings.task_retention_s
+        ),
+        tasks=tasks,
+        stage_of=waker.stage_of,
+        readiness_check=check,
+        authenticator=Authenticator(settings.keys),
+        allow_private_image_urls=settings.allow_private_image_urls,
+        cors_origins=settings.origins,
+        max_submissions=settings.max_submissions,
+    )
+    return HttpServer(app=app, host=settings.host, port=settings.port, drain_s=settings.drain_s)
+
+
+async def _answers(dependency: Table | Queue) -> bool:
+    try:
+        await dependency.check()
+    except AwsError as error:
+        log.warning("readiness.dependency_failed", error=str(error))
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

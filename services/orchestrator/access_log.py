@@ -1,0 +1,76 @@
+"""One line per request, and the traceback of one that failed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Asked every few seconds by load balancers; worth a line only when somebody looks for it.
+_PROBES = frozenset({"/health", "/ready"})
+_CLIENT_GONE = 499  # nginx's number for a request nobody waits for any more
+_MAX_PATH_LENGTH = 200
+
+_log = structlog.get_logger(__name__)
+
+
+def note(scope: Scope, **fields: Any) -> None:
+    """Add fields to the line of this request."""
+    scope["state"].setdefault("access", {}).update(fields)
+
+
+class AccessLog:
+    """ASGI middleware: `request.finished` with method, path, status, milliseconds, client and task.
+
+    Starlette answers an unexpected error with a 500 and then raises it again for the server to log. Here it is logged
+    with the request's ids and ends; it goes on only if the client has no complete answer, so that the server closes the
+    connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            _log.exception("request.failed")
+            if not answer.is_complete:
+                raise
+        finally:
+            _write_line(scope, answer.status, time.perf_counter() - started)
+
+
+class _Answer:
+    """What went out."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = _CLIENT_GONE
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.is_complete = True
+
+
+def _write_line(scope: Scope, status: int, duration_s: float) -> None:
+    write = _log.debug if scope["path"] in _PROBES else _log.info
+    write(
+        "request.finished",
+        method=scope["method"],
+        path=scope["path"][:_MAX_PATH_LENGTH],
+        status=status,
+        duration_ms=round(duration_s * 1000, 1),
+        **scope["state"].get("access", {}),
+    )

@@ -1,0 +1,64 @@
+"""The HTTP side of the orchestrator, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from services.orchestrator.access_log import AccessLog
+from services.orchestrator.admission import Admission
+from services.orchestrator.authentication import Authenticator
+from services.orchestrator.endpoints import JOB_STAGE, JobEndpoints, ReadsTasks, ServiceEndpoints, StageOf, Submits
+from services.orchestrator.problems import EXCEPTION_HANDLERS
+from services.orchestrator.readiness import Readiness, ReadinessCheck
+from services.orchestrator.request_id import HEADER, RequestId
+
+
+def build_app(
+    *,
+    submission: Submits,
+    tasks: ReadsTasks,
+    stage_of: StageOf,
+    readiness_check: ReadinessCheck,
+    authenticator: Authenticator,
+    allow_private_image_urls: bool = False,
+    cors_origins: Sequence[str] = (),
+    max_submissions: int = 256,
+) -> ASGIApp:
+    """The ASGI application. Starts nothing and owns nothing that would have to be closed.
+
+    Args:
+        readiness_check: looks at what the service needs; asked at most every few seconds.
+        cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers.
+        max_submissions: how many may be under way at once; beyond that they are turned away with 503.
+    """
+    jobs = JobEndpoints(
+        submission=submission,
+        tasks=tasks,
+        stage_of=stage_of,
+        authenticator=authenticator,
+        admission=Admission(max_submissions),
+        allow_private_image_urls=allow_private_image_urls,
+    )
+    service = ServiceEndpoints(version=version("gpu-on-demand"), readiness=Readiness(readiness_check))
+    starlette = Starlette(routes=[*jobs.routes(), *service.routes()], exception_handlers=EXCEPTION_HANDLERS)
+    # The Unified API's clients post to exact paths; a redirected POST may lose its body or its key on the way.
+    starlette.router.redirect_slashes = False
+    # Around Starlette, not inside it: its answer to an unexpected error bypasses the middleware inside.
+    return RequestId(AccessLog(_allow_origins(starlette, cors_origins)))
+
+
+def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", HEADER),
+        expose_headers=("Location", "Retry-After", HEADER, JOB_STAGE),
+    )

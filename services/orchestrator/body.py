@@ -1,0 +1,97 @@
+"""A request's body: bounded, JSON, and what its kind of task needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from lib.gputask.kinds import Kind
+from services.orchestrator.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedBodyType
+
+MAX_BODY_BYTES = 256 * 1024
+
+_JSON_TYPE = re.compile(r"application/(?:[\w!#$&^.+-]+\+)?json", re.IGNORECASE)
+_MAX_ECHO_LENGTH = 200  # characters of a refused value that go back to the client
+
+
+async def read_body(request: Request, *, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body as it came.
+
+    Raises:
+        UnsupportedBodyType: it is declared to be something other than JSON.
+        BodyTooLarge: by its Content-Length, before a byte is read, or by what arrived.
+    """
+    _refuse_other_types(request.headers.get("content-type", ""))
+    # Whoever lies in this header is caught by the count below.
+    if _declared_length(request.headers.get("content-length", "")) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+    return bytes(body)
+
+
+def _refuse_other_types(content_type: str) -> None:
+    media_type = content_type.partition(";")[0].strip()
+    # None at all is taken for JSON, as clients written for the Unified API may leave it out.
+    if media_type and not _JSON_TYPE.fullmatch(media_type):
+        raise UnsupportedBodyType(media_type)
+
+
+def _declared_length(content_length: str) -> int:
+    return int(content_length) if content_length.isascii() and content_length.isdigit() else 0
+
+
+def check_body(body: bytes, kind: Kind, *, allow_private_image_urls: bool) -> None:
+    """Refuse what the kind's request model refuses.
+
+    The body is parsed once and that value is checked, so no second parser can see something else in it.
+
+    Raises:
+        InvalidRequest: with all that is wrong.
+    """
+    request = _parse(body)
+    if not isinstance(request, dict):
+        message = "Input should be a valid dictionary or object to extract fields from"
+        raise InvalidRequest([_field_error("model_attributes_type", ["body"], message, request)])
+    try:
+        kind.check(request, allow_private_image_urls=allow_private_image_urls)
+    except ValidationError as error:
+        raise InvalidRequest([_from_pydantic(details) for details in error.errors(include_url=False)]) from error
+
+
+def _parse(body: bytes) -> Any:
+    if not body:
+        raise InvalidRequest([_field_error("missing", ["body"], "Field required", None)])
+    try:
+        # Refuses NaN, lone surrogates, bad UTF-8, integers beyond 4,300 digits and more than 200 levels.
+        value = from_json(body, allow_inf_nan=False)
+        # Lets 1e999 through as infinity, which no JSON can hold: whoever writes the value again would fail.
+        json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise InvalidRequest([_field_error("json_invalid", ["body"], f"JSON decode error: {error}", {})]) from error
+    return value
+
+
+def _from_pydantic(details: Mapping[str, Any]) -> FieldError:
+    return _field_error(details["type"], ["body", *details["loc"]], details["msg"], details["input"])
+
+
+def _field_error(type_: str, loc: list[int | str], msg: str, value: Any) -> FieldError:
+    error = {"type": type_, "loc": loc, "msg": msg}
+    # Scalars only: each missing member would echo the whole body.
+    if value is None or value == {} or (isinstance(value, bool | int | float | str) and _is_short(value)):
+        return error | {"input": value}
+    return error
+
+
+def _is_short(value: float | str) -> bool:
+    return len(str(value)) <= _MAX_ECHO_LENGTH

@@ -1,0 +1,157 @@
+"""The routes: each parses, calls one function, answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from structlog.contextvars import bound_contextvars
+
+from lib.gputask.kinds import KINDS, Kind
+from lib.gputask.record import TaskRecord
+from services.orchestrator.access_log import note
+from services.orchestrator.admission import Admission
+from services.orchestrator.authentication import Authenticator
+from services.orchestrator.body import check_body, read_body
+from services.orchestrator.errors import JobNotFound
+from services.orchestrator.idempotency import read_idempotency_key
+from services.orchestrator.readiness import Readiness
+from services.orchestrator.request_id import request_id_of
+
+JOB_STAGE = "Job-Stage"
+POLL_AFTER_S = 2  # what Retry-After tells a client that waits for its job
+
+_JOB_PATH = "/api/v1/jobs/{job_id}"
+# The table also holds records of workers and instances, under ids of another form.
+_JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
+
+# Where a task that is not finished stands, in a few words for whoever waits.
+StageOf = Callable[[TaskRecord], str]
+
+
+class Submits(Protocol):
+    """Accepts tasks."""
+
+    async def submit(
+        self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None, request_id: str
+    ) -> TaskRecord:
+        """Raises IdempotencyConflict, Unavailable."""
+        ...
+
+
+class ReadsTasks(Protocol):
+    """Knows the tasks."""
+
+    async def get(self, task_id: str) -> TaskRecord | None:
+        """Raises TransientAwsError, PermanentAwsError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEndpoints:
+    """What the Unified API offers, asynchronously: jobs of every kind."""
+
+    submission: Submits
+    tasks: ReadsTasks
+    stage_of: StageOf
+    authenticator: Authenticator
+    admission: Admission
+    allow_private_image_urls: bool
+
+    def routes(self) -> list[Route]:
+        """One POST and one GET per kind, and the GET for all kinds."""
+        routes = [Route(_JOB_PATH, self.show, methods=["GET"])]
+        for kind in KINDS:
+            post, get = partial(self.submit, kind=kind), partial(self.show, kind=kind)
+            routes.append(Route(kind.api_path, post, methods=["POST"], name=f"submit {kind.slug}"))
+            routes.append(Route(f"{kind.api_path}/{{job_id}}", get, methods=["GET"], name=f"show {kind.slug}"))
+        return routes
+
+    async def submit(self, request: Request, kind: Kind) -> Response:
+        """202 and the new job, or the one that this Idempotency-Key made before."""
+        client_id = self._identify(request)
+        idempotency_key = read_idempotency_key(request.headers)
+        body = await read_body(request)
+        check_body(body, kind, allow_private_image_urls=self.allow_private_image_urls)
+        with self.admission.slot(), bound_contextvars(client_id=client_id):
+            record = await self.submission.submit(
+                kind=kind,
+                body=body,
+                client_id=client_id,
+                idempotency_key=idempotency_key,
+                request_id=request_id_of(request.scope),
+            )
+        note(request.scope, job_id=record.task_id)
+        return self._job(record, 202, {"Location": _JOB_PATH.format(job_id=record.task_id)})
+
+    async def show(self, request: Request, kind: Kind | None = None) -> Response:
+        """200 and the client's job."""
+        client_id = self._identify(request)
+        job_id = request.path_params["job_id"]
+        if not _JOB_ID.fullmatch(job_id):
+            raise JobNotFound
+        note(request.scope, job_id=job_id)
+        record = await self.tasks.get(job_id)
+        # Another client's job is as good as none: its existence is nobody else's business.
+        if record is None or record.client_id != client_id:
+            raise JobNotFound
+        if kind is not None and record.job_type != kind.api_path:
+            raise JobNotFound
+        return self._job(record, 200, {})
+
+    def _identify(self, request: Request) -> str:
+        client_id = self.authenticator.identify(request.headers)
+        note(request.scope, client_id=client_id)
+        return client_id
+
+    def _job(self, record: TaskRecord, status_code: int, headers: dict[str, str]) -> Response:
+        headers = headers | {"Cache-Control": "no-store"}
+        if not record.status.is_terminal:
+            stage = _NOT_IN_A_HEADER.sub("?", self.stage_of(record))
+            headers |= {"Retry-After": str(POLL_AFTER_S), JOB_STAGE: stage}
+        return JSONResponse(
+            {
+                "job_id": record.task_id,
+                "status": record.status.value,
+                "result_s3_uri": record.result_s3_uri,
+                "error": record.error_message,
+            },
+            status_code,
+            headers,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEndpoints:
+    """What this service says of itself, to anybody."""
+
+    version: str
+    readiness: Readiness
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.describe, methods=["GET"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/ready", self.ready, methods=["GET"]),
+        ]
+
+    async def describe(self, _request: Request) -> Response:
+        """What can be asked here."""
+        endpoints = {kind.slug: f"POST {kind.api_path}" for kind in KINDS}
+        endpoints |= {"job": f"GET {_JOB_PATH}", "health": "GET /health", "ready": "GET /ready"}
+        return JSONResponse({"service": "GPU on demand: orchestrator", "version": self.version, "endpoints": endpoints})
+
+    async def health(self, _request: Request) -> Response:
+        """Liveness only. Asks nobody, so that a fault at AWS does not take all replicas away."""
+        return JSONResponse({"status": "healthy", "message": "Orchestrator is running"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether the table and the queue answer."""
+        return JSONResponse({"status": "ready", "checks": dict(await self.readiness.ensure())})

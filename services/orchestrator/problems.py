@@ -1,0 +1,158 @@
+"""What goes wrong, as the client sees it: one table from error to answer, one shape for all answers.
+
+The shape is RFC 9457's, plus `request_id`. `detail` stays where clients of the Unified API look for it; in a 422 it is
+FastAPI's list of errors, unless the client asks for `application/problem+json`, whose `detail` has to be a sentence:
+then the list is in `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
+from services.orchestrator import errors
+from services.orchestrator.request_id import request_id_of
+
+MEDIA_TYPE = "application/problem+json"
+
+_TYPE_PREFIX = "urn:gpu-on-demand:problem:"
+_RETRY_AFTER_TRANSIENT_S = 2
+_RETRY_AFTER_PERMANENT_S = 30  # somebody has to repair a permission or a name first
+_RETRY_AFTER_NOT_READY_S = 5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One kind of failure.
+
+    Attributes:
+        name: of the problem type, where the status does not say it all.
+        errors: FastAPI's list, where the request's content is at fault.
+        members: further members of the answer.
+    """
+
+    status: int
+    detail: str
+    name: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    errors: Sequence[errors.FieldError] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _http_exception(error: HTTPException) -> Problem:
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+    return Problem(status=error.status_code, detail=error.detail, headers=headers)
+
+
+def _unauthorized(error: errors.Unauthorized) -> Problem:
+    if not error.has_key:
+        detail = "An API key is needed, as X-API-Key or as Authorization: Bearer"
+        return Problem(status=401, detail=detail, headers={"WWW-Authenticate": "Bearer"})
+    # RFC 6750, section 3.1: the error code is for requests that bring credentials.
+    challenge = 'Bearer error="invalid_token"'
+    return Problem(status=401, detail="The API key is not known", headers={"WWW-Authenticate": challenge})
+
+
+def _invalid_request(error: errors.InvalidRequest) -> Problem:
+    where = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors)
+    return Problem(status=422, name="invalid-request", detail="; ".join(where), errors=error.errors)
+
+
+def _idempotency_conflict(_error: errors.IdempotencyConflict) -> Problem:
+    name = "idempotency-key-reused"
+    detail = "This Idempotency-Key was used before, for another request"
+    entry = {"type": name.replace("-", "_"), "loc": ["header", "Idempotency-Key"], "msg": detail}
+    return Problem(status=422, name=name, detail=detail, errors=[entry])
+
+
+def _unavailable(detail: str, retry_after_s: float) -> Problem:
+    return Problem(status=503, detail=detail, headers={"Retry-After": f"{retry_after_s:.0f}"})
+
+
+def _not_ready(error: errors.NotReady) -> Problem:
+    headers = {"Retry-After": str(_RETRY_AFTER_NOT_READY_S)}
+    return Problem(status=503, name="not-ready", detail="Not ready", headers=headers, members={"checks": error.checks})
+
+
+_UNAVAILABLE = "The service is temporarily unavailable"
+
+_PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
+    HTTPException: _http_exception,
+    ClientDisconnect: lambda _: Problem(status=400, detail="The request ended before its body was complete"),
+    errors.Unauthorized: _unauthorized,
+    errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found"),
+    errors.InvalidIdempotencyKey: lambda error: Problem(status=400, name="invalid-idempotency-key", detail=str(error)),
+    errors.IdempotencyConflict: _idempotency_conflict,
+    errors.UnsupportedBodyType: lambda _: Problem(status=415, detail="The body must be application/json"),
+    errors.BodyTooLarge: lambda error: Problem(
+        status=413, detail=f"The body is larger than {error.limit_bytes} bytes", headers={"Connection": "close"}
+    ),
+    errors.InvalidRequest: _invalid_request,
+    errors.Unavailable: lambda error: _unavailable(error.reason, error.retry_after_s),
+    errors.NotReady: _not_ready,
+    TransientAwsError: lambda _: _unavailable(_UNAVAILABLE, _RETRY_AFTER_TRANSIENT_S),
+    PermanentAwsError: lambda _: _unavailable(_UNAVAILABLE, _RETRY_AFTER_PERMANENT_S),
+    Exception: lambda _: Problem(status=500, detail="Internal Server Error"),
+}
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, AwsError):
+        _log.error("aws.failed", operation=error.operation, code=error.code, exc_info=error)
+    return render(request, problem_of(error))
+
+
+# For Starlette, which looks an error up by its classes in the order of their inheritance, as `problem_of` does.
+EXCEPTION_HANDLERS: Mapping[Any, Callable[[Request, Exception], Any]] = dict.fromkeys(_PROBLEMS, _answer)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The entry of the table for the error's nearest class."""
+    for class_ in type(error).__mro__:
+        if class_ in _PROBLEMS:
+            return _PROBLEMS[class_](error)
+    raise AssertionError("every Exception has an entry")  # pragma: no cover
+
+
+def render(request: Request, problem: Problem) -> Response:
+    """The answer for one problem."""
+    is_list_wanted = bool(problem.errors) and not _accepts_problem_json(request)
+    members = {
+        "type": _TYPE_PREFIX + problem.name if problem.name else "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": list(problem.errors) if is_list_wanted else problem.detail,
+        "request_id": request_id_of(request.scope),
+        **problem.members,
+    }
+    if problem.errors and not is_list_wanted:
+        members["errors"] = list(problem.errors)
+    media_type = "application/json" if is_list_wanted else MEDIA_TYPE
+    return JSONResponse(members, problem.status, problem.headers, media_type)
+
+
+def _accepts_problem_json(request: Request) -> bool:
+    """Is it asked for by name? `*/*` is what every client sends, so it asks for nothing."""
+    for accept in request.headers.getlist("accept"):
+        for entry in accept.split(","):
+            media_type, *parameters = (part.strip().lower() for part in entry.split(";"))
+            if media_type == MEDIA_TYPE and not any(_is_zero_quality(parameter) for parameter in parameters):
+                return True
+    return False
+
+
+def _is_zero_quality(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return name.strip() == "q" and value.strip().rstrip("0") in {"", "0.", "."}

@@ -1,0 +1,57 @@
+"""Whether this replica can do its work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from services.orchestrator.errors import NotReady
+
+# Looks at each thing the service needs and says whether it answered.
+ReadinessCheck = Callable[[], Awaitable[Mapping[str, bool]]]
+
+CACHE_S = 5.0
+DEADLINE_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Readiness:
+    """The last look, good or bad, for a few seconds. Many askers make one look.
+
+    Attributes:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, check: ReadinessCheck, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._check = check
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._checks: Mapping[str, bool] = {}
+        self._fresh_until = float("-inf")
+
+    async def ensure(self) -> Mapping[str, bool]:
+        """What was looked at.
+
+        Raises:
+            NotReady: something did not answer, or the look itself failed or took too long.
+        """
+        # A lock rather than a shared task: an asker that goes away cancels only itself, and the next one looks.
+        async with self._lock:
+            if self._clock() >= self._fresh_until:
+                self._checks = await self._look()
+                self._fresh_until = self._clock() + CACHE_S
+        if not all(self._checks.values()):
+            raise NotReady(self._checks)
+        return self._checks
+
+    async def _look(self) -> Mapping[str, bool]:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await self._check()
+        except Exception:
+            _log.exception("readiness.failed")
+            return {"check": False}

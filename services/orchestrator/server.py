@@ -1,0 +1,76 @@
+"""uvicorn under our own supervision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+# An ALB keeps its connections for 60 s; if we close first, it answers 502 now and then.
+_KEEP_ALIVE_S = 75
+_STARTUP_LOOK_S = 0.02
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process, which asks all its parts to stop, not only this one."""
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpServer:
+    """Attributes:
+    drain_s: how long open requests may take after a stop; then their connections are closed.
+    """
+
+    app: ASGIApp
+    host: str
+    port: int
+    drain_s: float
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
+        """Serve until `stop`, then finish what is open.
+
+        Args:
+            on_ready: called once when connections are accepted.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        config = uvicorn.Config(
+            self.app,
+            host=self.host,
+            port=self.port,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(self.drain_s)),
+        )
+        server = _Server(config)
+        listener = config.bind_socket()
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await _started(server, serving)
+            on_ready()
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+        finally:
+            stopping.cancel()
+            listener.close()
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    while not server.started and not serving.done():
+        await asyncio.sleep(_STARTUP_LOOK_S)

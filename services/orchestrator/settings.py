@@ -1,0 +1,84 @@
+"""What an operator can set, by environment variable."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Self
+
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lib.daemon.logs import LogFormat
+from services.orchestrator.authentication import ApiKey, parse_api_keys
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class OrchestratorSettings(BaseSettings):
+    """Attributes are the variables in lower case; times in seconds.
+
+    Attributes:
+        api_keys: `name:sha256hex`, comma separated; may be empty only where nobody but this machine can connect.
+        cors_origins: comma separated origins whose pages may call from a browser; `*` for all.
+        resend_after_s: a message not taken for so long is sent once more, then after twice as long, and so on.
+        task_max_age_s: a task not finished by then is failed; less than the queue's retention.
+        task_retention_s: how long a record is kept.
+        drain_s: how long a stop waits for open requests.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    aws_region: Name
+    aws_endpoint_url: str | None = None
+    sqs_queue_url: AnyHttpUrl
+    sqs_dlq_url: AnyHttpUrl
+    dynamodb_table: Name
+    gpu_instance_id: str = Field(pattern="^i-[0-9a-f]{8,17}$")
+    host: Name = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65_535)
+    api_keys: SecretStr = SecretStr("")
+    allow_private_image_urls: bool = False
+    cors_origins: str = ""
+    max_submissions: int = Field(default=256, ge=1)
+    waker_interval_s: float = Field(default=30, gt=0, le=300)
+    janitor_interval_s: float = Field(default=60, gt=0, le=3600)
+    resend_after_s: float = Field(default=600, gt=0)
+    task_max_age_s: float = Field(default=86_400, gt=0)
+    task_retention_s: float = Field(default=604_800, gt=0)
+    drain_s: float = Field(default=25, ge=0)
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_readable(cls, value: SecretStr) -> SecretStr:
+        parse_api_keys(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if not self.keys and not _is_loopback(self.host):
+            raise ValueError(
+                f"API_KEYS is not set, but HOST {self.host} is reachable from other machines; "
+                "set API_KEYS=name:sha256hex or bind to 127.0.0.1"
+            )
+        if self.task_max_age_s >= self.task_retention_s:
+            raise ValueError("TASK_MAX_AGE_S must be less than TASK_RETENTION_S, or records vanish before they end")
+        return self
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        return parse_api_keys(self.api_keys.get_secret_value())
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
