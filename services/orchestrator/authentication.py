@@ -87,8 +87,8 @@ class Authenticator:
 
 def _presented_key(headers: Headers) -> str | None:
     # The specific header first: a proxy or browser may fill Authorization with something of its own.
-    if api_key := headers.get("x-api-key"):
-        return api_key.strip()
+    if api_key := headers.get("x-api-key", "").strip():
+        return api_key
     scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip()

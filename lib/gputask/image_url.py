@@ -1,0 +1,181 @@
+"""Which addresses of an image a task may carry."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from urllib.parse import urlsplit
+
+MAX_LENGTH = 8192  # characters; a presigned S3 address with a session token needs about 2,500
+MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4, without the final dot
+
+# Buckets in us-east-1 made before 2018 may have capitals and underscores; the access-point forms are no buckets.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+# Brackets hold an IPv6 address and nothing else: no zone, no IPvFuture, nothing before them.
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?")
+_HOST_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# RFC 3986 knows neither white space nor a backslash; browsers read the latter as a slash, other clients do not.
+_NOT_IN_A_URL = re.compile(r"[\s\\]")
+# No top-level domain is a number, so such a last label is an attempt at IPv4: inet_aton() also reads
+# 2130706433, 0x7f.1 and 0177.0.0.1 (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_MALFORMED = "The host or port of the image address is malformed"
+
+# RFC 6761, RFC 6762 (appendix G), RFC 8375 and ICANN's reservation of .internal.
+_PRIVATE_SUFFIXES = (
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "home.arpa",
+)
+
+# IPv6 networks whose addresses reach an IPv4 one, and the bits above it: RFC 6052, RFC 3056, RFC 4291, RFC 2765.
+_EMBEDDING = (
+    (IPv6Network("::/96"), 0),
+    (IPv6Network("::ffff:0:0/96"), 0),
+    (IPv6Network("::ffff:0:0:0/96"), 0),
+    (IPv6Network("64:ff9b::/96"), 0),
+    (IPv6Network("2002::/16"), 80),
+)
+# Not global whatever the interpreter's own table says: local-use NAT64 (RFC 8215), Teredo (RFC 4380),
+# documentation (RFC 9637) and segment routing (RFC 9602).
+_NOT_GLOBAL = tuple(map(IPv6Network, ("64:ff9b:1::/48", "2001::/32", "3fff::/20", "5f00::/16")))
+
+
+class UnacceptableImageUrl(ValueError):
+    """An image address that is refused; the text is a sentence for the client."""
+
+
+def check_image_url(url: str, *, allow_private: bool = False) -> None:
+    """Let `s3://bucket/key`, `https://...` and `http://...` pass.
+
+    Names are not resolved: one that points at a private address passes here, so what fetches the image must be kept
+    from such addresses by its network as well.
+
+    Args:
+        url: as the client wrote it.
+        allow_private: also take private, loopback and link-local hosts, in any spelling.
+
+    Raises:
+        UnacceptableImageUrl: with the reason.
+    """
+    if not url:
+        raise UnacceptableImageUrl("The image address is empty")
+    if len(url) > MAX_LENGTH:
+        raise UnacceptableImageUrl(f"The image address is longer than {MAX_LENGTH} characters")
+    if _CONTROL.search(url):
+        raise UnacceptableImageUrl("The image address contains a control character")
+    # The Unified API compares the schemes as they are, so HTTPS:// would wake the GPU only to fail there.
+    if url.startswith("s3://"):
+        _check_s3(url)
+    elif url.startswith(("https://", "http://")):
+        _check_http(url, allow_private=allow_private)
+    else:
+        raise UnacceptableImageUrl("The image address must start with s3://, https:// or http://")
+
+
+def _check_s3(url: str) -> None:
+    # Not parsed as a URL: a key may contain spaces, '?', '#' and '%', and they mean themselves.
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise UnacceptableImageUrl("An s3:// image address must name a bucket: s3://bucket/key")
+    if not key:
+        raise UnacceptableImageUrl("An s3:// image address must name a key: s3://bucket/key")
+    if "\\" in key:
+        raise UnacceptableImageUrl("The image address contains a backslash")
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise UnacceptableImageUrl(f"The key in an s3:// image address is longer than {MAX_KEY_BYTES} bytes")
+
+
+def _check_http(url: str, *, allow_private: bool) -> None:
+    if _NOT_IN_A_URL.search(url):
+        raise UnacceptableImageUrl("The image address contains white space or a backslash; percent-encode it")
+    netloc = _netloc(url)
+    if not netloc:
+        raise UnacceptableImageUrl("The image address has no host")
+    if "@" in netloc:
+        raise UnacceptableImageUrl("The image address must not carry a user name or password")
+    match = _HOST_AND_PORT.fullmatch(netloc)
+    if match is None:
+        raise UnacceptableImageUrl(_MALFORMED)
+    if match["ipv6"] is not None:
+        _check_ipv6(match["ipv6"], allow_private=allow_private)
+    else:
+        _check_name_or_ipv4(_to_ascii(match["name"]), allow_private=allow_private)
+
+
+def _netloc(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UnacceptableImageUrl(_MALFORMED) from error
+    if port == 0:
+        raise UnacceptableImageUrl(_MALFORMED)
+    return parts.netloc
+
+
+def _to_ascii(host: str) -> str:
+    """The name as a resolver gets it: full-width digits and ideographic dots become plain ones."""
+    if len(host) > MAX_HOST_LENGTH:
+        raise UnacceptableImageUrl("The host of the image address is too long")
+    if host.isascii():
+        return host.lower().removesuffix(".")
+    try:
+        return host.encode("idna").decode("ascii").lower().removesuffix(".")
+    except UnicodeError as error:
+        raise UnacceptableImageUrl("The host of the image address is not a valid name") from error
+
+
+def _check_name_or_ipv4(host: str, *, allow_private: bool) -> None:
+    if not _HOST_NAME.fullmatch(host):
+        raise UnacceptableImageUrl("The host of the image address is not a valid name")
+    if allow_private:
+        return
+    if _NUMERIC_LABEL.fullmatch(host.rpartition(".")[2]):
+        _refuse_unless_global(_ipv4(host))
+    elif "." not in host or any(host == suffix or host.endswith("." + suffix) for suffix in _PRIVATE_SUFFIXES):
+        raise UnacceptableImageUrl("The host of the image address is a private name; use a public one")
+
+
+def _ipv4(host: str) -> IPv4Address:
+    # The other spellings are read differently by different clients (is 010 eight or ten?), so none is taken.
+    try:
+        return IPv4Address(host)
+    except ValueError as error:
+        raise UnacceptableImageUrl(
+            "An IPv4 address in an image address must be four decimal numbers without leading zeros"
+        ) from error
+
+
+def _check_ipv6(host: str, *, allow_private: bool) -> None:
+    try:
+        address = IPv6Address(host)
+    except ValueError as error:
+        raise UnacceptableImageUrl(_MALFORMED) from error
+    if not allow_private:
+        _refuse_unless_global(address)
+
+
+def _refuse_unless_global(address: IPv4Address | IPv6Address) -> None:
+    if not _is_global(address):
+        raise UnacceptableImageUrl("The host of the image address is not a public internet address")
+
+
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address):
+        for network, bits in _EMBEDDING:
+            if address in network:
+                return _is_global(IPv4Address((int(address) >> bits) & 0xFFFFFFFF))
+        if address.is_site_local or any(address in network for network in _NOT_GLOBAL):
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved

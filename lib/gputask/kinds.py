@@ -1,0 +1,118 @@
+"""The kinds of task there are: where each is posted, and what its request must be.
+
+The models refuse what is certain to fail upstream, because finding out there costs waking a GPU. They never rewrite:
+a body goes on as the client sent it, so defaults here only document those of the Unified API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from lib.gputask.image_url import UnacceptableImageUrl, check_image_url
+
+ALLOW_PRIVATE_IMAGE_URLS = "allow_private_image_urls"  # key of the validation context
+MAX_PROMPT_LENGTH = 10_000  # characters
+MAX_SEED = 2**64 - 1  # ComfyUI's samplers take an unsigned 64-bit number
+
+# Beyond it a JSON number with a point or an exponent does not state one integer any more (RFC 7493, section 2.2).
+_MAX_INTEGRAL_FLOAT = float(2**53)
+
+
+def _integer_of_float(value: Any) -> Any:
+    # JSON Schema's integers include 40.0; pydantic's strict mode does not.
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_INTEGRAL_FLOAT:
+        return int(value)
+    return value
+
+
+def _acceptable_image_url(url: str, info: ValidationInfo) -> str:
+    context: Mapping[str, Any] = info.context or {}
+    try:
+        check_image_url(url, allow_private=bool(context.get(ALLOW_PRIVATE_IMAGE_URLS)))
+    except UnacceptableImageUrl as error:
+        raise PydanticCustomError("image_url", "{reason}", {"reason": str(error)}) from error
+    return url
+
+
+# Strict, because pydantic's lax mode takes false for 0 and "8" for 8.
+_INTEGRAL = BeforeValidator(_integer_of_float)
+Seed = Annotated[int, _INTEGRAL, Field(strict=True, ge=0, le=MAX_SEED)]
+Steps = Annotated[int, _INTEGRAL, Field(strict=True, ge=1, le=100)]
+Turn = Annotated[int, _INTEGRAL, Field(strict=True, ge=-2, le=2)]
+Zoom = Annotated[int, _INTEGRAL, Field(strict=True, ge=-1, le=1)]
+Guidance = Annotated[float, Field(strict=True, ge=0, le=30)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
+ImageUrl = Annotated[str, AfterValidator(_acceptable_image_url)]
+
+
+class JobRequest(BaseModel):
+    """What all requests have in common. Unknown members are ignored, as the Unified API does."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    image_url: ImageUrl
+    seed: Seed | None = None
+
+
+class CameraAngleRequest(JobRequest):
+    """The same scene from another angle, in steps of the camera."""
+
+    prompt: Prompt | None = None
+    vertical: Turn | None = 0
+    horizontal: Turn | None = 0
+    zoom: Zoom | None = 0
+    steps: Steps | None = 8
+
+
+class QwenImageEditRequest(JobRequest):
+    """An image edited as a prompt says, with up to two further images to draw on."""
+
+    prompt: Annotated[Prompt, Field(min_length=1)]
+    image2_url: ImageUrl | None = None
+    image3_url: ImageUrl | None = None
+    steps: Steps | None = 4
+    cfg: Guidance | None = 1.0
+    sampler_name: Literal["sa_solver", "lcm", "euler_a", "er_sde"] | None = "sa_solver"
+    scheduler: Annotated[str, Field(min_length=1, max_length=64)] | None = "beta"
+    denoise: Fraction | None = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of task.
+
+    Attributes:
+        slug: its name in paths.
+        request_model: what its requests must be.
+    """
+
+    slug: str
+    request_model: type[JobRequest]
+
+    @property
+    def api_path(self) -> str:
+        """Where it is posted, here and upstream; a record's `job_type`."""
+        return f"/api/v1/{self.slug}/jobs"
+
+    def check(self, request: object, *, allow_private_image_urls: bool = False) -> JobRequest:
+        """Validate a parsed JSON value.
+
+        Raises:
+            pydantic.ValidationError: with all that is wrong.
+        """
+        context = {ALLOW_PRIVATE_IMAGE_URLS: allow_private_image_urls}
+        return self.request_model.model_validate(request, context=context)
+
+
+CAMERA_ANGLE = Kind("camera-angle", CameraAngleRequest)
+QWEN_IMAGE_EDIT = Kind("qwen-image-edit", QwenImageEditRequest)
+
+KINDS = (CAMERA_ANGLE, QWEN_IMAGE_EDIT)
+KINDS_BY_PATH: Mapping[str, Kind] = MappingProxyType({kind.api_path: kind for kind in KINDS})
