@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 # An ALB keeps its connections for 60 s; if we close first, it answers 502 now and then.
 _KEEP_ALIVE_S = 75
-_STARTUP_LOOK_S = 0.02
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals belong to the process, which asks all its parts to stop, not only this one."""
@@ -27,8 +32,10 @@ class _Server(uvicorn.Server):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpServer:
-    """Attributes:
-    drain_s: how long open requests may take after a stop; then their connections are closed.
+    """One listening address.
+
+    Attributes:
+        drain_s: how long open requests may take after a stop; then their connections are closed.
     """
 
     app: ASGIApp
@@ -45,7 +52,18 @@ class HttpServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        config = uvicorn.Config(
+        server = _Server(self._config(), on_ready)
+        serving = asyncio.create_task(server.serve(), name="uvicorn")
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+        finally:
+            stopping.cancel()
+
+    def _config(self) -> uvicorn.Config:
+        return uvicorn.Config(
             self.app,
             host=self.host,
             port=self.port,
@@ -56,21 +74,3 @@ class HttpServer:
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(self.drain_s)),
         )
-        server = _Server(config)
-        listener = config.bind_socket()
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await _started(server, serving)
-            on_ready()
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            server.should_exit = True
-            await serving
-        finally:
-            stopping.cancel()
-            listener.close()
-
-
-async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    while not server.started and not serving.done():
-        await asyncio.sleep(_STARTUP_LOOK_S)
