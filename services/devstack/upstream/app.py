@@ -34,6 +34,7 @@ def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
     @asynccontextmanager
     async def closing_lane(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        log.info("upstream.closing")
         await asyncio.to_thread(lane.close)
 
     app = FastAPI(title="ComfyUI Unified API (stand-in)", lifespan=closing_lane)

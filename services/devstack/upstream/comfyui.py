@@ -115,16 +115,14 @@ class ComfyUi:
 def _is_valid(request: JobRequest, seed: int) -> bool:
     if request.steps not in _STEPS or not 0 <= seed < _SEED_END:
         return False
-    match request:
-        case CameraAngleRequest():
-            return True
-        case QwenImageEditRequest():
-            return (
-                0 <= request.cfg <= _CFG_MAX
-                and 0 <= request.denoise <= 1
-                and request.sampler_name in _SAMPLERS
-                and request.scheduler in _SCHEDULERS
-            )
+    if not isinstance(request, QwenImageEditRequest):
+        return True
+    return (
+        0 <= request.cfg <= _CFG_MAX
+        and 0 <= request.denoise <= 1
+        and request.sampler_name in _SAMPLERS
+        and request.scheduler in _SCHEDULERS
+    )
 
 
 def _paint(request: JobRequest, loaded: Sequence[Image], seed: int) -> Image:
@@ -135,3 +133,4 @@ def _paint(request: JobRequest, loaded: Sequence[Image], seed: int) -> Image:
             )
         case QwenImageEditRequest():
             return pictures.edit_picture(loaded, prompt=request.prompt, seed=seed, strength=request.denoise)
+    raise TypeError(type(request).__name__)

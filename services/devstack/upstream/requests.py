@@ -1,23 +1,28 @@
 """The request bodies of the Unified API, checked as little as it checks them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 TurnSteps = Annotated[float, Field(ge=-2, le=2)]
 Zoom = Annotated[float, Field(ge=-1, le=1)]
 
 
-class CameraAngleRequest(BaseModel):
-    """Show the picture from elsewhere: `vertical` and `horizontal` in camera steps, `zoom` as a share."""
+class JobRequest(BaseModel):
+    """What all jobs have in common. Unknown members are ignored; a null stands for the default."""
 
     image_url: str
     prompt: str = ""
-    vertical: TurnSteps = 0.0
-    horizontal: TurnSteps = 0.0
-    zoom: Zoom = 0.0
     seed: int | None = None
     steps: int = 8
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_null_as_default(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: value for name, value in body.items() if value is not None or name in required}
 
     @property
     def image_urls(self) -> list[str]:
@@ -25,17 +30,23 @@ class CameraAngleRequest(BaseModel):
         return [self.image_url]
 
 
-class QwenImageEditRequest(BaseModel):
+class CameraAngleRequest(JobRequest):
+    """Show the picture from elsewhere: `vertical` and `horizontal` in camera steps, `zoom` as a share."""
+
+    vertical: TurnSteps = 0.0
+    horizontal: TurnSteps = 0.0
+    zoom: Zoom = 0.0
+
+
+class QwenImageEditRequest(JobRequest):
     """Edit the picture as `prompt` says, with up to two more pictures to draw from.
 
     Ranges and names are ComfyUI's business, not checked here: a bad one ends the job, it does not refuse it.
     """
 
-    image_url: str
     prompt: str
     image2_url: str | None = None
     image3_url: str | None = None
-    seed: int | None = None
     steps: int = 4
     cfg: float = 1.0
     sampler_name: str = "sa_solver"
@@ -45,7 +56,4 @@ class QwenImageEditRequest(BaseModel):
     @property
     def image_urls(self) -> list[str]:
         """The images to fetch, in order."""
-        return [url for url in (self.image_url, self.image2_url, self.image3_url) if url]
-
-
-JobRequest = CameraAngleRequest | QwenImageEditRequest
+        return [self.image_url, *(url for url in (self.image2_url, self.image3_url) if url)]
