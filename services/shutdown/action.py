@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from services.shutdown import log
+from services.shutdown.attributes import Item, read_count, write_count, write_moment
 from services.shutdown.decision import Decision, Leave, Rule, Stop
 from services.shutdown.facts import Facts, Hold, Task
 
@@ -62,7 +63,7 @@ class Executor:
             self._put_hold(stop.hold, stop.reason)
         outcome = self._stop_instance()
         if outcome is Outcome.STOPPED and stop.rule is not Rule.IDLE and self._alert:
-            self._alert(f"GPU instance {self._instance_id} stopped by rule {stop.rule}", _message(stop))
+            self._alert(f"GPU instance {self._instance_id} stopped by rule {stop.rule}", _message(stop, now))
             log.info("alert.sent", rule=stop.rule)
         return outcome
 
@@ -71,7 +72,8 @@ class Executor:
 
         A lost condition says that the facts were overtaken. If the task ended meanwhile, the stop is still right: the
         end of a task is no activity, so the instance is as idle as it was. If it was claimed anew or given back, it is
-        new work: then nothing is stopped now, and the next look, a minute later, judges it on fresh facts.
+        new work: then nothing is stopped now, and the next look, a minute later, judges it on fresh facts. If it is
+        what it was, its record is broken; waiting for it to become right would keep the instance on for ever.
         """
         try:
             self._dynamodb.update_item(
@@ -84,17 +86,18 @@ class Executor:
                 ExpressionAttributeValues={
                     ":failed": {"S": "failed"},
                     ":processing": {"S": "processing"},
-                    ":attempt": {"N": str(task.attempt)},
+                    ":attempt": write_count(task.attempt),
                     ":code": {"S": "rule_b"},
                     ":message": {"S": f"Rule B stopped the GPU while this task was processing: {reason}."},
-                    ":now": _number(now),
+                    ":now": write_moment(now),
                 },
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except ClientError as exc:
             winner = _winner(exc)
-            log.info("task.give_up_refused", task_id=task.task_id, status=winner)
-            return winner not in {"pending", "processing"}
+            status, attempt = winner.get("status", {}).get("S"), read_count(winner, "attempt")
+            log.info("task.give_up_refused", task_id=task.task_id, status=status, attempt=attempt)
+            return not (status == "pending" or (status == "processing" and attempt != task.attempt))
         log.warning("task.failed", task_id=task.task_id, attempt=task.attempt, error_code="rule_b")
         return True
 
@@ -104,17 +107,17 @@ class Executor:
                 TableName=self._table,
                 Item={
                     **self._record_key(),
-                    "hold_until": _number(hold.until),
-                    "hold_count": {"N": str(hold.count)},
+                    "hold_until": write_moment(hold.until),
+                    "hold_count": write_count(hold.count),
                     "hold_reason": {"S": reason},
-                    "updated_at": _number(hold.put_at or 0.0),
+                    "updated_at": write_moment(hold.put_at or 0.0),
                 },
                 ConditionExpression="attribute_not_exists(hold_count) OR hold_count < :count",
-                ExpressionAttributeValues={":count": {"N": str(hold.count)}},
+                ExpressionAttributeValues={":count": write_count(hold.count)},
             )
         except ClientError as exc:
             _winner(exc)
-            log.info("instance.hold_refused", hold_count=hold.count)  # another Lambda put the same hold just now
+            log.info("instance.hold_found", hold_count=hold.count)  # put by another Lambda, or a minute ago
             return
         log.warning("instance.held", hold_until=hold.until, hold_count=hold.count, reason=reason)
 
@@ -124,7 +127,7 @@ class Executor:
                 TableName=self._table,
                 Key=self._record_key(),
                 ConditionExpression="hold_count = :count",
-                ExpressionAttributeValues={":count": {"N": str(hold.count)}},
+                ExpressionAttributeValues={":count": write_count(hold.count)},
             )
         except ClientError as exc:
             _winner(exc)
@@ -149,20 +152,16 @@ class Executor:
         return {"task_id": {"S": f"instance#{self._instance_id}"}}
 
 
-def _winner(error: ClientError) -> str | None:
-    """Status of the record that made a condition fail, where it has one; any other error is raised on."""
+def _winner(error: ClientError) -> Item:
+    """The record that made a condition fail, empty where there is none; any other error is raised on."""
     response: Any = error.response
     if response["Error"]["Code"] != "ConditionalCheckFailedException":
         raise error
-    status: str | None = response.get("Item", {}).get("status", {}).get("S")
-    return status
+    item: Item = response.get("Item", {})
+    return item
 
 
-def _message(stop: Stop) -> str:
-    hold = f"\nIt will not be started again for {stop.hold.until - (stop.hold.put_at or 0):.0f} s." if stop.hold else ""
+def _message(stop: Stop, now: float) -> str:
+    hold = f"\nIt will not be started again for {stop.hold.until - now:.0f} s." if stop.hold else ""
     given_up = "".join(f"\nTask {task.task_id} was failed as rule_b." for task in stop.give_up)
     return f"{stop.reason}.{hold}{given_up}"
-
-
-def _number(value: float) -> dict[str, Any]:
-    return {"N": f"{value:.3f}"}

@@ -52,7 +52,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the instance; before that, fail ``give_up`` as ``rule_b`` and put ``hold``, if any, on its next start."""
+    """Stop the instance; before that, fail ``give_up`` as ``rule_b`` and see that ``hold``, if any, is in force."""
 
     rule: Rule
     reason: str
@@ -129,14 +129,14 @@ def _break_off(facts: Facts, policy: Policy, problem: str) -> Stop:
     return Stop(Rule.BROKEN, f"{_count(facts.waiting)} waiting, but {problem}", hold=_next_hold(facts, policy))
 
 
-def _next_hold(facts: Facts, policy: Policy) -> Hold | None:
-    """The hold to put, twice as long as the one before; None if this launch has brought one already.
+def _next_hold(facts: Facts, policy: Policy) -> Hold:
+    """A hold twice as long as the one of the launch before, or the one that this launch has brought already.
 
     One hold per launch: a stop that EC2 refuses is repeated every minute, and must not double the hold each time.
     """
     past = facts.hold
     if past and past.put_at is not None and past.put_at >= facts.last_launch_at:
-        return None
+        return past
     count = max(past.count, 0) if past else 0
     length_s = min(policy.hold_s * 2.0 ** min(count, _MOST_DOUBLINGS), policy.hold_max_s)
     return Hold(until=facts.now + length_s, count=count + 1, put_at=facts.now)

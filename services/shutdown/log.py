@@ -15,10 +15,9 @@ _bound: ContextVar[MappingProxyType[str, object]] = ContextVar("bound", default=
 
 
 def configure(level: str) -> None:
-    """Write to standard output from ``level`` on, unless the host process has given this logger a handler."""
+    """Write to standard output, from ``level`` on, and nowhere else; a second cold start doubles nothing."""
     _logger.setLevel(level)
-    if not _logger.handlers:
-        _logger.addHandler(logging.StreamHandler(sys.stdout))
+    _logger.handlers = [logging.StreamHandler(sys.stdout)]
     # The runtime's root handler would write each line again, behind a prefix that is not JSON.
     _logger.propagate = False
 

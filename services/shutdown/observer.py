@@ -1,11 +1,12 @@
 """Looks the facts up: EC2 for the instance, the table for demand and health, the queue for a hint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
+from services.shutdown.attributes import Item, read_count, read_number
 from services.shutdown.errors import InstanceNotFoundError
 from services.shutdown.facts import Facts, Hold, Task, Worker
 
@@ -90,16 +91,16 @@ class Observer:
             yield Task(
                 task_id=item["task_id"]["S"],
                 status=status,
-                created_at=_number(item, "created_at") or 0.0,
-                claimed_at=_number(item, "claimed_at"),
-                lease_until=_number(item, "lease_until"),
-                attempt=int(_number(item, "attempt") or 0),
+                created_at=read_number(item, "created_at") or 0.0,
+                claimed_at=read_number(item, "claimed_at"),
+                lease_until=read_number(item, "lease_until"),
+                attempt=read_count(item, "attempt"),
             )
 
-    def _finished(self, status: str, since: float) -> Iterator[Mapping[str, Any]]:
+    def _finished(self, status: str, since: float) -> Iterator[Item]:
         return self._query(status, since=since)
 
-    def _query(self, status: str, *, since: float) -> Iterator[Mapping[str, Any]]:
+    def _query(self, status: str, *, since: float) -> Iterator[Item]:
         """A global index cannot be read consistently: what it shows is seconds old at worst, and every write that
         follows from it is conditional on the table itself."""
         pages = self._dynamodb.get_paginator("query").paginate(
@@ -118,39 +119,33 @@ class Observer:
         answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[_VISIBLE])
         return int(answer["Attributes"][_VISIBLE])
 
-    def _record(self, kind: str) -> Mapping[str, Any] | None:
+    def _record(self, kind: str) -> Item | None:
         key = {"task_id": {"S": f"{kind}#{self._instance_id}"}}
         return self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
 
 
-def _worker(record: Mapping[str, Any] | None) -> Worker | None:
+def _worker(record: Item | None) -> Worker | None:
     if record is None:
         return None
     return Worker(
-        beat_at=_number(record, "beat_at"),
-        upstream_ok_at=_number(record, "upstream_ok_at"),
-        last_claim_at=_number(record, "last_claim_at"),
+        beat_at=read_number(record, "beat_at"),
+        upstream_ok_at=read_number(record, "upstream_ok_at"),
+        last_claim_at=read_number(record, "last_claim_at"),
     )
 
 
-def _hold(record: Mapping[str, Any] | None) -> Hold | None:
+def _hold(record: Item | None) -> Hold | None:
     if record is None:
         return None
     return Hold(
-        until=_number(record, "hold_until") or 0.0,
-        count=int(_number(record, "hold_count") or 0),
-        put_at=_number(record, "updated_at"),
+        until=read_number(record, "hold_until") or 0.0,
+        count=read_count(record, "hold_count"),
+        put_at=read_number(record, "updated_at"),
     )
 
 
-def _latest(items: list[Mapping[str, Any]], name: str) -> float | None:
-    return max((moment for item in items if (moment := _number(item, name)) is not None), default=None)
-
-
-def _number(item: Mapping[str, Any], name: str) -> float | None:
-    """A number attribute, or None if it is missing or no number: what others wrote must not stop the stopping."""
-    digits = item.get(name, {}).get("N")
-    return None if digits is None else float(digits)
+def _latest(items: list[Item], name: str) -> float | None:
+    return max((moment for item in items if (moment := read_number(item, name)) is not None), default=None)
 
 
 def _epoch(moment: datetime | None) -> float | None:

@@ -19,7 +19,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """``kind``: alarm, schedule, instance_state, test (an empty event) or unknown; ``name``: alarm, rule or instance."""
+    """``kind``: alarm, schedule, instance_state, test (empty event) or unknown; ``name``: alarm, rule or instance."""
 
     kind: str
     name: str | None = None
