@@ -1,0 +1,100 @@
+"""`python -m services.devstack demo|up`: the whole system on one machine. Composition root."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+from rich.console import Console
+
+from lib.daemon.logs import LogFormat, configure_logging
+from lib.daemon.supervision import run
+from services.devstack.demo.story import Story, upload_samples
+from services.devstack.options import StackOptions
+from services.devstack.stack import Stack
+
+_RESULTS = Path("demo-results")
+_INTERRUPTED = 130
+
+Play = Callable[[StackOptions], Awaitable[int]]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> None:
+    """Exit codes: 0 all as it should be, 1 not, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("demo", "play the whole story and end"), ("up", "leave the system running until Ctrl-C")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--scale", type=float, default=120.0, help="how many times faster 30 minutes pass")
+        command.add_argument("--port", type=int, default=0 if name == "demo" else 8080, help="the orchestrator's port")
+    arguments = parser.parse_args()
+    configure_logging("devstack", form=LogFormat.CONSOLE, level="WARNING")
+    play = _demo if arguments.command == "demo" else _up
+    sys.exit(_run(play, StackOptions(scale=arguments.scale, port=arguments.port, boot_s=3.0, pending_s=1.5)))
+
+
+def _run(play: Play, options: StackOptions) -> int:
+    verdict = _INTERRUPTED
+
+    async def until_stopped(stop: asyncio.Event) -> None:
+        nonlocal verdict
+        playing = asyncio.ensure_future(play(options))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                verdict = playing.result()
+        finally:
+            for task in (playing, stopping):
+                task.cancel()
+            await asyncio.gather(playing, stopping, return_exceptions=True)
+
+    return run(until_stopped) or verdict
+
+
+async def _demo(options: StackOptions) -> int:
+    console = _console()
+    await asyncio.to_thread(_clear, _RESULTS)
+    console.print("Starting emulated AWS, the orchestrator and a GPU instance that is asleep ...")
+    async with Stack(replace(options, log_dir=_RESULTS / "logs")) as stack:
+        complaints = await Story(stack, console=console, folder=_RESULTS).play()
+    console.print(f"Pictures and the logs of every process: {_RESULTS}/")
+    return 1 if complaints else 0
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _console() -> Console:
+    """Without a terminal lines may be longer than the 80 columns rich would assume."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
+async def _up(options: StackOptions) -> int:
+    console = _console()
+    async with Stack(options) as stack:
+        await asyncio.to_thread(upload_samples, stack)
+        console.print(f"orchestrator  {stack.base_url}")
+        console.print(f"emulated AWS  {stack.endpoint_url}")
+        console.print(
+            f"samples       s3://{stack.resources.bucket}/samples/house-on-a-hill.jpg, portrait.jpg, bottle.jpg"
+        )
+        console.print(f"logs          {stack.log_dir}")
+        console.print(f"30 idle minutes pass in {1800 / options.scale:g} s. Ctrl-C ends everything.")
+        await asyncio.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    main()
