@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 _INSTANCE_WAIT_S = 10.0
 _RETRY_S = 0.2
+_EXIT_LIMIT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,13 @@ class Unit:
         self.starts = 0
         self._keeper = asyncio.create_task(self._keep_alive(), name=f"unit.{self.file.name}")
 
-    async def stop(self) -> None:
-        """SIGTERM, and SIGKILL after the unit's limit."""
+    async def stop(self, *, limit_s: float | None = None) -> None:
+        """SIGTERM, and SIGKILL after `limit_s`, or the unit's own limit."""
         self._stopping.set()
         async with self._starting:  # a process that is being started now is the one to end
             process = self.process
         if process is not None:
-            await process.end(limit_s=self.file.stop_limit_s)
+            await process.end(limit_s=self.file.stop_limit_s if limit_s is None else limit_s)
         if self._keeper is not None:
             await self._keeper
 
@@ -124,7 +125,7 @@ class GpuBox:
         self.units = {file.name: Unit(file, log_dir=log_dir) for file in units}
 
     async def run(self) -> None:
-        """Follow the instance until cancelled; then the power is gone."""
+        """Follow the instance until cancelled; then end the machine, within a few seconds."""
         version = -1
         try:
             while True:
@@ -138,7 +139,8 @@ class GpuBox:
                     version = view.version
                     await self._follow(view.state)
         finally:
-            await self._cut_power()
+            await self._end_machine()
+            await asyncio.gather(*(unit.stop(limit_s=_EXIT_LIMIT_S) for unit in self.units.values()))
 
     async def _follow(self, state: State) -> None:
         log.info("box.instance_changed", state=state)

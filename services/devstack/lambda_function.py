@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from services.devstack.processes import OwnedProcess
+from services.devstack.python_module import module_command
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class LambdaFunction:
     async def _warm_environment(self) -> OwnedProcess:
         if self._environment is not None and self._environment.exit_code is None:
             return self._environment
-        command = [sys.executable, "-m", "services.devstack.lambda_runtime", self._handler, str(self._timeout_s)]
+        command = module_command("services.devstack.lambda_runtime", self._handler, str(self._timeout_s))
         self._environment = await OwnedProcess.start(
             "lambda", command, env=self._env, log_path=self._log_path, piped=True
         )
