@@ -24,6 +24,7 @@ from lib.gputask.store import TABLE_KEY, TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.readiness import ReadinessCheck
 from services.orchestrator.server import HttpServer
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Submission
@@ -68,7 +69,10 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             limits=Limits(resend_after_s=settings.resend_after_s, max_age_s=settings.task_max_age_s),
             interval_s=settings.janitor_interval_s,
         )
-        server = _server(settings, aws, waker)
+        check = _readiness_check(aws)
+        # The first call of a client loads its endpoint rules; better now than in somebody's first POST.
+        await check()
+        server = _server(settings, aws, waker, check)
 
         def on_ready() -> None:
             notifier.ready(f"serving on {settings.host}:{settings.port}")
@@ -98,13 +102,16 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
     )
 
 
-def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker) -> HttpServer:
-    tasks = TaskStore(aws.request_table, time.time)
-
+def _readiness_check(aws: _Aws) -> ReadinessCheck:
     async def check() -> Mapping[str, bool]:
         table, queue = await asyncio.gather(_answers(aws.request_table), _answers(aws.request_queue))
         return {"table": table, "queue": queue}
 
+    return check
+
+
+def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: ReadinessCheck) -> HttpServer:
+    tasks = TaskStore(aws.request_table, time.time)
     app = build_app(
         submission=Submission(
             store=tasks, queue=aws.request_queue, nudge=waker.nudge, retention_s=settings.task_retention_s
