@@ -101,7 +101,7 @@ class AllOf:
         return all(condition.holds(item) for condition in self.conditions)
 
     def render(self, into: Placeholders) -> str:
-        return " AND ".join(f"({condition.render(into)})" for condition in self.conditions)
+        return _joined("AND", self.conditions, into)
 
 
 class AnyOf:
@@ -112,7 +112,13 @@ class AnyOf:
         return any(condition.holds(item) for condition in self.conditions)
 
     def render(self, into: Placeholders) -> str:
-        return " OR ".join(f"({condition.render(into)})" for condition in self.conditions)
+        return _joined("OR", self.conditions, into)
+
+
+def _joined(word: str, conditions: tuple[Condition, ...], into: Placeholders) -> str:
+    if len(conditions) == 1:
+        return conditions[0].render(into)  # DynamoDB refuses redundant parentheses
+    return f" {word} ".join(f"({condition.render(into)})" for condition in conditions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

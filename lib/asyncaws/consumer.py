@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from lib.asyncaws.errors import TransientAwsError
+from lib.asyncaws.errors import PermanentAwsError, TransientAwsError
 from lib.asyncaws.queue import Message, Queue
 from lib.daemon.waiting import wait_for
 
@@ -74,19 +74,20 @@ class Consumer:
         The open receive is never cancelled: SQS would go on without us and hide what it finds.
 
         Raises:
-            PermanentAwsError: the queue is gone or we may not read it.
+            PermanentAwsError: the queue is gone or we may not read it. The other slots have finished what they held.
         """
+        refusals: list[PermanentAwsError] = []
         async with asyncio.TaskGroup() as pool:
             for number in range(self.slots):
-                pool.create_task(self._consume(stop), name=f"slot-{number}")
+                pool.create_task(self._consume(stop, refusals), name=f"slot-{number}")
+        if refusals:
+            raise refusals[0]
 
-    async def _consume(self, stop: asyncio.Event) -> None:
+    async def _consume(self, stop: asyncio.Event, refusals: list[PermanentAwsError]) -> None:
         failures = 0
-        while not stop.is_set():
-            if not await self.gate():
+        while not (stop.is_set() or refusals):
+            if not await self.gate() or stop.is_set():
                 continue
-            if stop.is_set():
-                return
             try:
                 messages = await self.source.receive(limit=1, wait_s=self.wait_s, visibility_s=self.visibility_s)
                 failures = 0
@@ -96,12 +97,16 @@ class Consumer:
                 log.warning("receive.failed", error=str(error), retry_in_s=round(delay_s, 1))
                 await wait_for(stop, delay_s)
                 continue
+            except PermanentAwsError as error:
+                # Not raised from here: the task group would cancel the other slots in the middle of their work.
+                refusals.append(error)
+                return
             for message in messages:
-                await self._deliver(Delivery(message, self.answers), stop)
+                await self._deliver(Delivery(message, self.answers), ending=stop.is_set() or bool(refusals))
 
-    async def _deliver(self, delivery: Delivery, stop: asyncio.Event) -> None:
+    async def _deliver(self, delivery: Delivery, *, ending: bool) -> None:
         try:
-            if stop.is_set():
+            if ending:
                 await delivery.hand_back()
             else:
                 await self.handler(delivery)

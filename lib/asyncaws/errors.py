@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    MetadataRetrievalError,
+)
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
 # https://docs.aws.amazon.com/general/latest/gr/api-retries.html and the throttling codes in botocore.retries.standard.
@@ -39,6 +46,19 @@ _TRANSIENT_CODES = frozenset(
 # The message is no longer ours: its visibility ran out, it was deleted, or its 12 hours are over.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
 _RECEIPT_CODES = frozenset({"MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidReceiptHandle"})
+# Where the code is only InvalidParameterValue, these words of its message say so.
+_RECEIPT_PHRASES = ("not available for visibility timeout change", "VisibilityTimeout for the message is beyond")
+
+# Besides what the network does: credentials come over HTTP, too, from a metadata service that may have a bad moment.
+_TRANSIENT_CAUSES = (
+    TimeoutError,
+    OSError,
+    AwsConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    CredentialRetrievalError,
+    MetadataRetrievalError,
+)
 
 
 class AwsError(Exception):
@@ -86,9 +106,7 @@ def translate(operation: str, error: BaseException) -> AwsError:
     if isinstance(error, ClientError):
         return _translate_answer(operation, error)
     message = str(error)
-    if isinstance(error, NoCredentialsError):
-        return PermanentAwsError(operation, type(error).__name__, message)
-    if isinstance(error, TimeoutError | AwsConnectionError | HTTPClientError | OSError):
+    if isinstance(error, _TRANSIENT_CAUSES):
         return TransientAwsError(operation, type(error).__name__, message)
     if isinstance(error, BotoCoreError):
         return PermanentAwsError(operation, type(error).__name__, message)
@@ -98,12 +116,12 @@ def translate(operation: str, error: BaseException) -> AwsError:
 
 def _translate_answer(operation: str, error: ClientError) -> AwsError:
     details = error.response.get("Error", {})
-    code = details.get("Code", "Unknown").rpartition(".")[2]
+    code = details.get("Code", "Unknown").removeprefix("AWS.SimpleQueueService.")
     message = details.get("Message", "")
     if code == "ConditionalCheckFailedException":
         raw: Any = error.response
         return ConditionFailed(operation, raw.get("Item"))
-    if code in _RECEIPT_CODES or "not available for visibility timeout change" in message:
+    if code in _RECEIPT_CODES or any(phrase in message for phrase in _RECEIPT_PHRASES):
         return ReceiptLost(operation, code, message)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _TRANSIENT_CODES or status >= 500 or status == 429:

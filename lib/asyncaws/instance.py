@@ -77,6 +77,8 @@ async def own_instance_id() -> str:
     failure: Exception | None = None
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
         for attempt in range(_METADATA_TRIES):
+            if attempt:
+                await asyncio.sleep(0.1 * 2**attempt)
             try:
                 token_request = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
                 async with session.put(f"{url}/latest/api/token", headers=token_request) as answer:
@@ -86,5 +88,4 @@ async def own_instance_id() -> str:
                     return await answer.text()
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = error
-            await asyncio.sleep(0.2 * 2**attempt)
     raise TransientAwsError("InstanceMetadata", type(failure).__name__, str(failure)) from failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_ec2 import EC2Client
     from types_aiobotocore_sqs import SQSClient
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Mapping[str, object])
 
 # Building the default User-Agent is 15 % of the CPU of a PutItem; a fixed one is sent as it is.
 _USER_AGENT = "gpu-on-demand"
@@ -80,7 +80,7 @@ async def call(operation: str, request: Callable[[], Awaitable[T]], policy: Call
             while True:
                 attempt += 1
                 try:
-                    return await request()
+                    return _genuine(operation, await request())
                 except Exception as error:
                     failure = translate(operation, error)
                     if attempt >= policy.attempts or not isinstance(failure, TransientAwsError):
@@ -88,6 +88,17 @@ async def call(operation: str, request: Callable[[], Awaitable[T]], policy: Call
                 await asyncio.sleep(_FIRST_BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
     except TimeoutError as error:
         raise TransientAwsError(operation, "Timeout", f"no answer within {policy.total_s:g} s") from error
+
+
+def _genuine(operation: str, answer: T) -> T:
+    """botocore reads any text that comes with a 200 as an answer without members: a write done, an item absent.
+
+    AWS numbers each of its answers; what has no number came from something in between.
+    """
+    metadata: Any = answer["ResponseMetadata"]
+    if "RequestId" not in metadata:
+        raise TransientAwsError(operation, "NotFromAws", "an answer without a request id")
+    return answer
 
 
 class AwsSession:

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from lib.asyncaws.errors import PermanentAwsError, ReceiptLost
+from lib.asyncaws.queue import MAX_VISIBILITY_S, Message, Queue
+from lib.asyncaws.session import BACKGROUND, AwsSession
+from tests.asyncaws.unreliable import Refusal, unreliable_aws
+from tests.conftest import REGION
+
+
+@pytest.fixture
+async def queue(aws: AwsSession, task_queue: str) -> Queue:
+    return Queue(await aws.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+
+
+async def receive_one(queue: Queue) -> Message:
+    (message,) = await queue.receive(limit=1, wait_s=0)
+    return message
+
+
+async def test_a_message_arrives_as_it_was_sent(queue: Queue) -> None:
+    await queue.send('{"a": "\\ud83d\\ude00"}', {"request_id": "r-1", "other": "ä"})
+    message = await receive_one(queue)
+    assert message.body == '{"a": "\\ud83d\\ude00"}'
+    assert message.attributes == {"request_id": "r-1", "other": "ä"}
+    assert message.receive_count == 1
+    assert message.id
+    assert message.receipt
+
+
+async def test_a_message_without_attributes_has_none(queue: Queue) -> None:
+    await queue.send("hello", {})
+    assert (await receive_one(queue)).attributes == {}
+
+
+async def test_only_attributes_of_text_are_read(aws: AwsSession, queue: Queue, task_queue: str) -> None:
+    client = await aws.sqs(BACKGROUND)
+    await client.send_message(
+        QueueUrl=task_queue,
+        MessageBody="hello",
+        MessageAttributes={
+            "blob": {"DataType": "Binary", "BinaryValue": b"\x00"},
+            "text": {"DataType": "String", "StringValue": "x"},
+        },
+    )
+    assert (await receive_one(queue)).attributes == {"text": "x"}
+
+
+async def test_an_empty_queue_gives_nothing(queue: Queue) -> None:
+    assert await queue.receive(limit=10, wait_s=0) == []
+
+
+async def test_no_more_is_received_than_was_asked_for(queue: Queue) -> None:
+    for number in range(5):
+        await queue.send(str(number), {})
+    assert len(await queue.receive(limit=2, wait_s=0)) == 2
+    assert len(await queue.receive(limit=10, wait_s=0)) == 3
+
+
+async def test_a_received_message_is_invisible_until_it_is_given_back(queue: Queue) -> None:
+    await queue.send("hello", {})
+    message = await receive_one(queue)
+    assert await queue.receive(limit=1, wait_s=0) == []
+    await queue.set_visibility(message.receipt, 0)
+    assert (await receive_one(queue)).receive_count == 2
+
+
+async def test_a_receive_may_say_how_long_a_message_is_invisible(queue: Queue) -> None:
+    await queue.send("hello", {})
+    (first,) = await queue.receive(limit=1, wait_s=0, visibility_s=0)
+    (again,) = await queue.receive(limit=1, wait_s=0, visibility_s=300)
+    assert again.id == first.id
+    assert await queue.receive(limit=1, wait_s=0) == []
+
+
+async def test_a_deleted_message_does_not_come_back(queue: Queue) -> None:
+    await queue.send("hello", {})
+    message = await receive_one(queue)
+    await queue.set_visibility(message.receipt, 0)
+    await queue.delete(message.receipt)
+    assert await queue.receive(limit=1, wait_s=0) == []
+
+
+async def test_the_receipt_of_a_deleted_message_is_lost(queue: Queue) -> None:
+    await queue.send("hello", {})
+    message = await receive_one(queue)
+    await queue.delete(message.receipt)
+    with pytest.raises(ReceiptLost):
+        await queue.set_visibility(message.receipt, 300)
+
+
+async def test_the_receipt_of_a_message_that_is_visible_again_is_lost(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    """The emulator extends it all the same, AWS does not."""
+    refusal = Refusal(400, "com.amazonaws.sqs#MessageNotInflight")
+    async with unreliable_aws(aws_endpoint, refusal) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as aws:
+        queue = Queue(await aws.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        with pytest.raises(ReceiptLost):
+            await queue.set_visibility("handle", 300)
+
+
+async def test_the_receipt_of_a_message_whose_twelve_hours_are_over_is_lost(queue: Queue) -> None:
+    """12 h in total, and some milliseconds of them are gone."""
+    await queue.send("hello", {})
+    message = await receive_one(queue)
+    with pytest.raises(ReceiptLost):
+        await queue.set_visibility(message.receipt, MAX_VISIBILITY_S)
+
+
+async def test_a_receipt_nobody_gave_is_lost(queue: Queue) -> None:
+    with pytest.raises(ReceiptLost):
+        await queue.set_visibility("no-such-handle", 300)
+
+
+@pytest.mark.parametrize(("asked_s", "sent_s"), [(-5, 0), (0, 0), (300, 300), (43_200, 43_200), (50_000, 43_200)])
+async def test_a_visibility_is_kept_within_what_sqs_takes(
+    aws_endpoint: str, aws_environment: None, task_queue: str, asked_s: int, sent_s: int
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        with pytest.raises(ReceiptLost):
+            await queue.set_visibility("no-such-handle", asked_s)
+        assert wire.bodies[-1]["VisibilityTimeout"] == sent_s
+
+
+async def test_a_queue_that_can_be_asked_passes_its_check(queue: Queue) -> None:
+    await queue.check()
+
+
+async def test_a_queue_that_is_not_there_fails_its_check(aws: AwsSession, task_queue: str) -> None:
+    queue = Queue(await aws.sqs(BACKGROUND), url=f"{task_queue}-not", policy=BACKGROUND)
+    with pytest.raises(PermanentAwsError) as failure:
+        await queue.check()
+    assert failure.value.code == "NonExistentQueue"
