@@ -7,6 +7,9 @@ from enum import Enum, auto
 
 from lib.gputask.record import TaskRecord
 
+# Far beyond any age a task may reach, and no overflow for a number of sends that makes no sense.
+_MAX_DOUBLINGS = 20
+
 
 class Verdict(Enum):
     KEEP = auto()
@@ -34,7 +37,7 @@ def decide(task: TaskRecord, *, now: float, limits: Limits) -> Verdict:
         return Verdict.KEEP
     if now - task.created_at >= limits.max_age_s:
         return Verdict.EXPIRE
-    patience_s = limits.resend_after_s * 2.0 ** max(task.sends - 1, 0)
+    patience_s = limits.resend_after_s * 2.0 ** min(max(task.sends - 1, 0), _MAX_DOUBLINGS)
     if now - task.waiting_since() >= patience_s:
         return Verdict.RESEND
     return Verdict.KEEP

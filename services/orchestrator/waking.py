@@ -70,7 +70,8 @@ def decide(facts: WakeFacts) -> WakeDecision:
         case InstanceState.STOPPED:
             return _decide_stopped(facts)
         case _:
-            return WakeDecision(Action.REST, f"GPU is {facts.state.value} for good")
+            # Only an operator can help, by another GPU_INSTANCE_ID; whoever waits shall read why.
+            return WakeDecision(Action.LOOK_AGAIN, f"GPU is {facts.state.value} for good", MAX_BACKOFF_S)
 
 
 def _decide_stopped(facts: WakeFacts) -> WakeDecision:

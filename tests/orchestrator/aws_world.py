@@ -1,0 +1,218 @@
+"""What the orchestrator's insides work on: emulated AWS that can be told to fail, and time that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from lib.asyncaws.instance import Instance
+from lib.asyncaws.queue import Message, Queue
+from lib.asyncaws.session import BACKGROUND, CONTROL, REQUEST, AwsSession, CallPolicy
+from lib.asyncaws.table import Table
+from lib.gputask.kinds import CAMERA_ANGLE
+from lib.gputask.message import TaskMessage
+from lib.gputask.record import Status, TaskRecord
+from lib.gputask.store import TABLE_KEY, TaskStore
+from services.devstack.emulator.client import Calls, EmulatorClient
+from services.devstack.emulator.faults import Fault, Mode
+
+if TYPE_CHECKING:
+    from types_aiobotocore_ec2 import EC2Client
+    from types_aiobotocore_sqs import SQSClient
+
+BODY = b'{"image_url": "s3://pictures/cat.png",  "zoom": 1.0, "prompt": "\xe7\xba\xbf\xe7\xa8\xbf \xf0\x9f\x8e\xa8"}'
+OTHER_BODY = b'{"image_url": "s3://pictures/dog.png"}'
+
+
+class Clock:
+    """Epoch seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = round(time.time(), 3)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now = round(self.now + seconds, 3)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_s: float = 15.0) -> None:
+    """Wait for something that nothing announces."""
+    give_up_at_s = time.monotonic() + limit_s
+    while not await condition():
+        assert time.monotonic() < give_up_at_s, f"not within {limit_s} s"
+        await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsWorld:
+    """One orchestrator's resources, empty, its instance stopped.
+
+    Attributes:
+        requests: tasks over the clients of the request path; `tasks` are the same with more patience.
+    """
+
+    endpoint_url: str
+    emulator: EmulatorClient
+    clock: Clock
+    sqs: SQSClient
+    ec2: EC2Client
+    table_name: str
+    queue_url: str
+    dead_letter_queue_url: str
+    requests: TaskStore
+    request_queue: Queue
+    tasks: TaskStore
+    table: Table
+    queue: Queue
+    dead_letters: Queue
+    instance: Instance
+
+    async def fail(self, service: str, mode: Mode, action: str | None = None, **options: Any) -> None:
+        """Order a failure; it lasts until `mend`, or for as many `times`."""
+        await self.emulator.order(Fault(service=service, mode=mode, action=action, **options))
+
+    async def mend(self) -> None:
+        await self.emulator.clear_faults()
+
+    async def calls(self) -> CallsSince:
+        """Counts calls from now on."""
+        return CallsSince(self.emulator, await self.emulator.calls())
+
+    async def add_task(self, **attributes: Any) -> TaskRecord:
+        """Write a task as a submission would have left it just now."""
+        task_id = str(attributes.pop("task_id", uuid.uuid4()))
+        now = self.tasks.now()
+        defaults: dict[str, Any] = {
+            "status": Status.PENDING,
+            "job_type": CAMERA_ANGLE.api_path,
+            "request_body": BODY.decode(),
+            "client_id": "anonymous",
+            "created_at": now,
+            "updated_at": now,
+            "queued_at": now,
+            "sends": 1,
+        }
+        record = TaskRecord(task_id=task_id, **(defaults | attributes))
+        await self.tasks.create(record)
+        return record
+
+    async def messages(self) -> list[Message]:
+        """Take all messages that wait in the queue."""
+        taken: list[Message] = []
+        while batch := await self.queue.receive(limit=10, wait_s=0, visibility_s=600):
+            taken += batch
+        return taken
+
+    async def messages_of(self, task: TaskRecord) -> int:
+        """How many of the waiting messages carry the task."""
+        return [TaskMessage.from_json(message.body).task_id for message in await self.messages()].count(task.task_id)
+
+    async def dead_letter_count(self) -> int:
+        name = self.dead_letter_queue_url.rpartition("/")[2]
+        depth = (await self.emulator.queues())[name]
+        return depth.visible + depth.in_flight
+
+    async def state(self) -> str:
+        return (await self.emulator.instance(self.instance.id)).state.value
+
+    async def starts(self) -> int:
+        """How often the instance has been launched."""
+        view = await self.emulator.instance(self.instance.id)
+        return [interval.state.value for interval in view.intervals].count("pending")
+
+    async def run_gpu(self) -> None:
+        """Start the instance, as if by hand."""
+        await self.ec2.start_instances(InstanceIds=[self.instance.id])
+        await eventually(lambda: self.is_in("running"))
+
+    async def begin_stop(self) -> None:
+        """The running instance is told to stop; it goes on stopping until `emulator.report_halted`."""
+        await self.ec2.stop_instances(InstanceIds=[self.instance.id])
+        assert await self.is_in("stopping")
+
+    async def is_in(self, *states: str) -> bool:
+        return await self.state() in states
+
+
+class CallsSince:
+    """The calls AWS got since a moment."""
+
+    def __init__(self, emulator: EmulatorClient, before: Calls) -> None:
+        self._emulator = emulator
+        self._before = before
+
+    async def count(self, service: str, action: str | None = None) -> int:
+        return (await self._emulator.calls()).count(service, action) - self._before.count(service, action)
+
+    async def all(self) -> dict[str, int]:
+        """Action to count, those that were not called left out."""
+        now = (await self._emulator.calls()).attempted
+        counts = {
+            action: count - self._before.count(service, action)
+            for service, actions in now.items()
+            for action, count in actions.items()
+        }
+        return {action: count for action, count in counts.items() if count}
+
+    async def reach(self, service: str, action: str, count: int) -> None:
+        """Wait until an action was called that often."""
+
+        async def is_reached() -> bool:
+            return await self.count(service, action) >= count
+
+        await eventually(is_reached)
+
+
+async def new_world(
+    aws: AwsSession, emulator: EmulatorClient, *, endpoint_url: str, table_name: str, queue_url: str
+) -> AwsWorld:
+    """Adds to a table and a queue what else there is: dead letters and a stopped instance."""
+    clock = Clock()
+    sqs, ec2 = await aws.sqs(BACKGROUND), await aws.ec2(CONTROL)
+    dynamodb, quick_dynamodb = await aws.dynamodb(BACKGROUND), await aws.dynamodb(REQUEST)
+    dead_letter_queue_url = (await sqs.create_queue(QueueName=f"dead-{uuid.uuid4()}"))["QueueUrl"]
+    await _redrive(sqs, queue_url, dead_letter_queue_url)
+
+    def table(client: Any, policy: CallPolicy) -> Table:
+        return Table(client, name=table_name, key=TABLE_KEY, policy=policy)
+
+    return AwsWorld(
+        endpoint_url=endpoint_url,
+        emulator=emulator,
+        clock=clock,
+        sqs=sqs,
+        ec2=ec2,
+        table_name=table_name,
+        queue_url=queue_url,
+        dead_letter_queue_url=dead_letter_queue_url,
+        requests=TaskStore(table(quick_dynamodb, REQUEST), clock),
+        request_queue=Queue(await aws.sqs(REQUEST), url=queue_url, policy=REQUEST),
+        tasks=TaskStore(table(dynamodb, BACKGROUND), clock),
+        table=table(dynamodb, BACKGROUND),
+        queue=Queue(sqs, url=queue_url, policy=BACKGROUND),
+        dead_letters=Queue(sqs, url=dead_letter_queue_url, policy=BACKGROUND),
+        instance=Instance(client=ec2, id=await _stopped_instance(ec2, endpoint_url), policy=CONTROL),
+    )
+
+
+async def _redrive(sqs: SQSClient, queue_url: str, dead_letter_queue_url: str) -> None:
+    answer = await sqs.get_queue_attributes(QueueUrl=dead_letter_queue_url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": answer["Attributes"]["QueueArn"], "maxReceiveCount": 2}
+    await sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": json.dumps(policy)})
+
+
+async def _stopped_instance(ec2: EC2Client, endpoint_url: str) -> str:
+    reservation = await ec2.run_instances(ImageId="ami-1234abcd", MinCount=1, MaxCount=1)
+    instance_id = reservation["Instances"][0]["InstanceId"]
+    async with httpx2.AsyncClient() as http:
+        (await http.post(f"{endpoint_url}/devstack/instances/{instance_id}/rest")).raise_for_status()
+    return instance_id

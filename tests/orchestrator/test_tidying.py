@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.gputask.record import Status, TaskRecord
+from services.orchestrator.tidying import Limits, Verdict, decide
+
+NOW = 1_800_000_000.0
+LIMITS = Limits(resend_after_s=600, max_age_s=86_400)
+
+TASK = TaskRecord(
+    task_id="t",
+    status=Status.PENDING,
+    job_type="/api/v1/camera-angle/jobs",
+    created_at=NOW - 1000,
+    updated_at=NOW,
+    queued_at=NOW,
+    sends=1,
+)
+
+_times = st.floats(min_value=NOW - 200_000, max_value=NOW + 1000)
+_tasks = st.builds(
+    TaskRecord,
+    task_id=st.just("t"),
+    status=st.sampled_from(Status),
+    job_type=st.just("/api/v1/camera-angle/jobs"),
+    created_at=_times,
+    updated_at=_times,
+    queued_at=_times,
+    sends=st.integers(min_value=0, max_value=10_000),
+    lease_until=st.none() | _times,
+)
+_limits = st.builds(
+    Limits,
+    resend_after_s=st.floats(min_value=0.1, max_value=10_000),
+    max_age_s=st.floats(min_value=0.1, max_value=200_000),
+)
+
+
+@pytest.mark.parametrize(
+    ("sends", "waited_s", "verdict"),
+    [
+        (1, 599, Verdict.KEEP),
+        (1, 600, Verdict.RESEND),
+        (2, 1199, Verdict.KEEP),
+        (2, 1200, Verdict.RESEND),
+        (3, 2399, Verdict.KEEP),
+        (3, 2400, Verdict.RESEND),
+        (0, 600, Verdict.RESEND),
+    ],
+)
+def test_each_send_is_waited_for_twice_as_long(sends: int, waited_s: float, verdict: Verdict) -> None:
+    assert decide(replace(TASK, sends=sends, queued_at=NOW - waited_s), now=NOW, limits=LIMITS) is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "lease_until", "queued_at", "verdict"),
+    [
+        pytest.param(Status.PROCESSING, NOW + 1, NOW - 9000, Verdict.KEEP, id="leased"),
+        pytest.param(Status.PROCESSING, NOW - 599, NOW - 9000, Verdict.KEEP, id="left by its worker just now"),
+        pytest.param(Status.PROCESSING, NOW - 600, NOW - 9000, Verdict.RESEND, id="left by its worker for long"),
+        pytest.param(Status.PROCESSING, NOW - 9000, NOW - 599, Verdict.KEEP, id="sent again after its worker died"),
+        pytest.param(Status.COMPLETED, None, NOW - 9000, Verdict.KEEP, id="completed"),
+        pytest.param(Status.FAILED, None, NOW - 9000, Verdict.KEEP, id="failed"),
+    ],
+)
+def test_waiting_counts_from_when_a_worker_could_have_taken_it(
+    status: Status, lease_until: float | None, queued_at: float, verdict: Verdict
+) -> None:
+    task = replace(TASK, status=status, lease_until=lease_until, queued_at=queued_at)
+    assert decide(task, now=NOW, limits=LIMITS) is verdict
+
+
+@pytest.mark.parametrize(("age_s", "verdict"), [(86_399, Verdict.KEEP), (86_400, Verdict.EXPIRE)])
+def test_a_task_nobody_could_finish_expires_by_age(age_s: float, verdict: Verdict) -> None:
+    assert decide(replace(TASK, created_at=NOW - age_s), now=NOW, limits=LIMITS) is verdict
+
+
+@given(_tasks, _limits)
+def test_a_leased_or_terminal_task_is_always_kept(task: TaskRecord, limits: Limits) -> None:
+    if task.status.is_terminal or task.is_leased(NOW):
+        assert decide(task, now=NOW, limits=limits) is Verdict.KEEP
+
+
+@given(_tasks, _limits)
+def test_age_goes_before_everything_else_where_nobody_holds_the_task(task: TaskRecord, limits: Limits) -> None:
+    if not task.status.is_terminal and not task.is_leased(NOW):
+        is_old = NOW - task.created_at >= limits.max_age_s
+        assert (decide(task, now=NOW, limits=limits) is Verdict.EXPIRE) == is_old
+
+
+@given(_tasks, _limits)
+def test_a_task_that_was_just_sent_is_not_sent_again(task: TaskRecord, limits: Limits) -> None:
+    assert decide(replace(task, queued_at=NOW), now=NOW, limits=limits) is not Verdict.RESEND
+
+
+@given(_tasks, _limits)
+def test_no_task_is_kept_for_ever(task: TaskRecord, limits: Limits) -> None:
+    if not task.status.is_terminal:
+        much_later = NOW + 1_000_000
+        assert decide(task, now=much_later, limits=limits) is Verdict.EXPIRE
