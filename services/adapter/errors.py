@@ -28,4 +28,4 @@ class SubmissionUnknown(UpstreamError):
 
 
 class UpstreamGarbled(UpstreamError):
-    """It answered something that is no job. A poll may be repeated."""
+    """It answered something that is no job, or broke off. A poll may be repeated."""

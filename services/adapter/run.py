@@ -60,11 +60,13 @@ class Runner:
     Attributes:
         deadline_s: how long an attempt may take, from the claim on; less than rule B's 30 min.
         poll_interval_s: pause between looks at an upstream that answers in mid-job.
+        look_timeout_s: how long one look may last.
     """
 
     api: UnifiedApi
     deadline_s: float
     poll_interval_s: float
+    look_timeout_s: float = _LOOK_TIMEOUT_S
 
     async def run(self, task: TaskRecord, message: TaskMessage, note: NoteUpstreamJob, *, request_id: str) -> Outcome:
         """Adopt the run that an earlier worker left, or submit; then wait for its end.
@@ -126,7 +128,7 @@ class Runner:
         """Look until the job has ended. Silence and broken connections mean "still running" until the deadline."""
         while True:
             try:
-                job = await self.api.look(job_id, timeout_s=min(_LOOK_TIMEOUT_S, self.deadline_s))
+                job = await self.api.look(job_id, timeout_s=self.look_timeout_s)
             except UpstreamForgot as error:
                 return GivenBack(str(error), keep_upstream_job=False)
             except UpstreamSilent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -58,7 +59,7 @@ class UnifiedApi:
                 members = await answer.json(content_type=None)
         except TimeoutError:
             return UpstreamHealth.BUSY
-        except (aiohttp.ClientError, ValueError):
+        except (aiohttp.ClientError, ValueError, RecursionError):
             return UpstreamHealth.UNHEALTHY
         healthy = answer.status == 200 and isinstance(members, dict) and _is_healthy(members)
         return UpstreamHealth.HEALTHY if healthy else UpstreamHealth.UNHEALTHY
@@ -73,8 +74,9 @@ class UnifiedApi:
         """
         headers = {"Content-Type": "application/json", "X-Request-ID": request_id}
         try:
+            # aiohttp would follow a 307 or 308 with another POST.
             async with self._session.post(
-                api_path, data=body.encode(), headers=headers, timeout=_timeout(timeout_s)
+                api_path, data=body.encode(), headers=headers, timeout=_timeout(timeout_s), allow_redirects=False
             ) as answer:
                 text = await answer.text(errors="replace")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -96,16 +98,19 @@ class UnifiedApi:
         Raises:
             UpstreamForgot: it is unknown.
             UpstreamSilent: no answer within `timeout_s`.
-            UpstreamUnreachable: nobody listens, or the connection broke.
-            UpstreamGarbled: the answer is no job.
+            UpstreamUnreachable: nobody listens.
+            UpstreamGarbled: the answer is no job, or the connection broke.
         """
+        path = f"/api/v1/jobs/{quote(job_id, safe='')}"
         try:
-            async with self._session.get(f"/api/v1/jobs/{job_id}", timeout=_timeout(timeout_s)) as answer:
+            async with self._session.get(path, timeout=_timeout(timeout_s)) as answer:
                 text = await answer.text(errors="replace")
         except TimeoutError as error:
             raise UpstreamSilent("the Unified API does not answer") from error
-        except aiohttp.ClientError as error:
+        except aiohttp.ClientConnectorError as error:
             raise UpstreamUnreachable("the Unified API does not listen") from error
+        except aiohttp.ClientError as error:
+            raise UpstreamGarbled("the connection to the Unified API broke") from error
         if answer.status == 404:
             raise UpstreamForgot("the Unified API does not know the job any more")
         if answer.status != 200:
@@ -127,28 +132,41 @@ def _job(text: str) -> UpstreamJob:
         job_id, status = members["job_id"], members["status"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UpstreamGarbled("the Unified API's answer is no job") from error
-    if not isinstance(job_id, str) or not isinstance(status, str):
+    if not isinstance(job_id, str) or not isinstance(status, str) or not job_id:
         raise UpstreamGarbled("the Unified API's answer is no job")
-    return UpstreamJob(job_id, status, _text(members.get("result_s3_uri")), _text(members.get("error")))
+    result, reason = members.get("result_s3_uri"), members.get("error")
+    return UpstreamJob(
+        id=job_id,
+        status=status,
+        result_s3_uri=None if result is None else _storable(result),
+        error=None if reason is None else _reason(reason),
+    )
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _storable(value: Any) -> str:
+    """Any JSON value as text without lone surrogates, which DynamoDB refuses."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _reason(value: Any) -> str:
+    """A bearable length: an item with 400 KB of error text could not be written, and its task would never end."""
+    return _storable(value)[:_MAX_DETAIL_CHARS]
 
 
 def _detail(text: str) -> str:
-    """FastAPI's validation errors as a sentence; anything else as it is, cut to a bearable length."""
+    """FastAPI's validation errors as a sentence; anything else as it is."""
     try:
         detail = json.loads(text)["detail"]
     except (ValueError, TypeError, KeyError, RecursionError):
         detail = text
     if isinstance(detail, list):
         detail = "; ".join(_sentence(part) for part in detail)
-    return str(detail)[:_MAX_DETAIL_CHARS]
+    return "no reason given" if detail is None else _reason(detail)
 
 
 def _sentence(part: Any) -> str:
     if not isinstance(part, dict):
         return str(part)
-    where = ".".join(str(step) for step in part.get("loc", []) if step != "body")
-    return f"{where}: {part.get('msg', '')}"
+    loc, reason = part.get("loc"), str(part.get("msg", ""))
+    where = ".".join(str(step) for step in loc if step != "body") if isinstance(loc, list) else ""
+    return f"{where}: {reason}" if where else reason
