@@ -51,15 +51,9 @@ def identify(environ: WSGIEnvironment) -> AwsCall:
     )
 
 
-def put_body(environ: WSGIEnvironment, body: bytes) -> None:
-    """Give the request another body."""
-    environ["CONTENT_LENGTH"] = str(len(body))
-    environ["wsgi.input"] = io.BytesIO(body)
-
-
 def _take_body(environ: WSGIEnvironment) -> bytes:
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    put_body(environ, body)
+    environ["wsgi.input"] = io.BytesIO(body)
     return body
 
 
