@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 REQUEST_ID_ATTRIBUTE = "request_id"
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class PoisonMessage(ValueError):
@@ -37,21 +39,20 @@ class TaskMessage:
 
     @classmethod
     def from_json(cls, text: str) -> TaskMessage:
-        """Parse a message body.
+        """Parse a message body. The text of `request_body` stays as it is, too: no parser's floats go upstream.
 
         Raises:
             PoisonMessage: it is not JSON, or a member is missing or of the wrong type.
         """
-        members = _object(text)
+        members = _object(text, parse_constant=_refuse)
         task_id, api_path = members.get("task_id"), members.get("api_path")
-        request_body = members.get("request_body")
         if not isinstance(task_id, str) or not task_id:
             raise PoisonMessage("task_id is not a non-empty string")
         if not isinstance(api_path, str) or not api_path.startswith("/"):
             raise PoisonMessage("api_path is not a path")
-        if not isinstance(request_body, dict):
+        if not isinstance(members.get("request_body"), dict):
             raise PoisonMessage("request_body is not an object")
-        return cls(task_id, api_path, json.dumps(request_body))
+        return cls(task_id, api_path, _text_of_member(text, "request_body"))
 
 
 def task_id_in(text: str) -> str | None:
@@ -63,14 +64,38 @@ def task_id_in(text: str) -> str | None:
     return task_id if isinstance(task_id, str) and task_id else None
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str, *, parse_constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
     try:
-        members = json.loads(text)
+        members = json.loads(text, parse_constant=parse_constant)
     except (ValueError, RecursionError) as error:
         raise PoisonMessage(f"not JSON: {error}") from error
     if not isinstance(members, dict):
         raise PoisonMessage("not a JSON object")
     return members
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is Python's, not JSON's")
+
+
+def _text_of_member(text: str, name: str) -> str:
+    """How a member's value is written in the text of a JSON object that has it; the last one counts, as for parsers."""
+    decoder = json.JSONDecoder()
+    found = ""
+    at = text.index("{")
+    while text[at] != "}":
+        key, at = decoder.raw_decode(text, _skip_white_space(text, at + 1))
+        start = _skip_white_space(text, _skip_white_space(text, at) + len(":"))
+        _, at = decoder.raw_decode(text, start)
+        if key == name:
+            found = text[start:at]
+        at = _skip_white_space(text, at)
+    return found
+
+
+def _skip_white_space(text: str, at: int) -> int:
+    match = _WHITE_SPACE.match(text, at)
+    return match.end() if match else at
 
 
 def _escaped(text: str) -> str:

@@ -97,6 +97,8 @@ class TaskStore:
         try:
             await self.table.delete(record.task_id, transitions.withdrawable(record))
         except ConditionFailed as error:
+            if error.item is None:
+                return  # gone: by this very delete, its answer lost and the retry too late
             raise Overtaken(record.task_id) from error
 
     async def claim(self, task_id: str, *, worker: str, lease_s: float, max_attempts: int) -> TaskRecord:
@@ -113,7 +115,7 @@ class TaskStore:
             return TaskRecord.from_item(await self.table.update(task_id, change))
         except ConditionFailed as error:
             record = _record_or_none(error.item)
-            if record is not None and (record.worker, record.claimed_at) == (worker, now):
+            if record is not None and record.is_leased(now) and (record.worker, record.claimed_at) == (worker, now):
                 return record  # this very claim succeeded, its answer was lost, and the retry found its effect
             raise NotClaimable(record) from error
 

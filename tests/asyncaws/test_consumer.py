@@ -64,7 +64,7 @@ def consumer_of(source: Queue, answers: Queue, **kwargs: Any) -> Consumer:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  a line of the log signals nothing
             await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from lib.asyncaws.attributes import deserialize_item, serialize_item
+from lib.gputask.gpu import InstanceHold, UpstreamHealth, WorkerRecord, instance_key, worker_key
+
+
+def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
+    record = WorkerRecord(
+        instance_id="i-1",
+        started_at=1.5,
+        beat_at=3.5,
+        upstream=UpstreamHealth.BUSY,
+        upstream_ok_at=3.25,
+        last_claim_at=2.5,
+        active=("t-1", "t-2"),
+    )
+    assert deserialize_item(serialize_item(record.to_item())) == {
+        "task_id": "worker#i-1",
+        "started_at": 1.5,
+        "beat_at": 3.5,
+        "updated_at": 3.5,
+        "upstream": "busy",
+        "upstream_ok_at": 3.25,
+        "last_claim_at": 2.5,
+        "active": ["t-1", "t-2"],
+    }
+
+
+def test_a_worker_that_has_claimed_nothing_yet_says_nothing_of_it() -> None:
+    item = WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.UNHEALTHY).to_item()
+    assert item == {
+        "task_id": "worker#i-1",
+        "started_at": 1,
+        "beat_at": 1,
+        "updated_at": 1,
+        "upstream": "unhealthy",
+        "active": [],
+    }
+
+
+def test_notes_about_the_gpu_stay_out_of_the_index_of_tasks() -> None:
+    """The index takes what has a `status`."""
+    item = WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.HEALTHY).to_item()
+    assert "status" not in item
+    assert (worker_key("i-1"), instance_key("i-1")) == ("worker#i-1", "instance#i-1")
+
+
+@pytest.mark.parametrize(
+    ("item", "hold"),
+    [
+        (None, None),
+        ({"task_id": "instance#i-1", "hold_count": 2}, None),
+        ({"hold_until": 5, "hold_reason": "no worker"}, InstanceHold(until=5, reason="no worker")),
+        ({"hold_until": 5.5}, InstanceHold(until=5.5, reason="")),
+    ],
+)
+def test_a_hold_is_what_the_lambda_wrote(item: dict[str, object] | None, hold: InstanceHold | None) -> None:
+    assert InstanceHold.from_item(item) == hold
