@@ -91,9 +91,12 @@ def release(*, attempt: int, now: float, keep_upstream_job: bool) -> Change:
 
 
 def resend(record: TaskRecord, *, now: float) -> Change:
-    """Announce that its message is put into the queue once more. Of several who see the need, one gets to do it."""
+    """Announce that its message is put into the queue once more. Of several who see the need, one gets to do it.
+
+    The number of sends tells them apart within one millisecond; the time tells whether a worker gave it back since.
+    """
     return Change(
-        condition=AllOf(_unheld(now), Equals("queued_at", record.queued_at)),
+        condition=AllOf(_unheld(now), Equals("queued_at", record.queued_at), Equals("sends", record.sends)),
         assign={"queued_at": now, "updated_at": now},
         add={"sends": 1},
     )

@@ -57,7 +57,7 @@ class Submission:
         record = self._new_record(kind, body.decode(), client_id, idempotency_key)
         try:
             async with asyncio.timeout(_BUDGET_S):
-                return await self._accept(record, request_id)
+                return await self._accept(record, request_id, is_keyed=idempotency_key is not None)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
             await self._take_back(record)
@@ -79,11 +79,14 @@ class Submission:
             expires_at=int(now + self.retention_s),
         )
 
-    async def _accept(self, record: TaskRecord, request_id: str) -> TaskRecord:
+    async def _accept(self, record: TaskRecord, request_id: str, *, is_keyed: bool) -> TaskRecord:
         try:
             await self.store.create(record)
         except AlreadyExists as found:
-            if not _is_own_echo(found.record, record):
+            # Nobody else knows an id we just made up: found, it is our own write, whose answer was lost. With a key it
+            # may be another request's, of the same millisecond and equal in every attribute; what that was promised
+            # must not be taken back by us, so it is taken for another's.
+            if is_keyed:
                 return await self._replay(found.record, record, request_id)
         await self.queue.send(message_of(record), {REQUEST_ID_ATTRIBUTE: request_id})
         self.nudge()
@@ -121,18 +124,15 @@ class Submission:
         try:
             async with asyncio.timeout(_TAKE_BACK_S):
                 await self.store.withdraw(record)
-        except (AwsError, Overtaken, TimeoutError) as error:
+        except Overtaken:
+            pass  # it was never written, or another request with its key has announced a message for it
+        except (AwsError, TimeoutError) as error:
             log.warning("submission.not_withdrawn", job_id=record.task_id, error=str(error) or "timed out")
 
 
 def message_of(record: TaskRecord) -> str:
     """The message that carries a task."""
     return TaskMessage(record.task_id, record.job_type, record.request_body).to_json()
-
-
-def _is_own_echo(existing: TaskRecord, record: TaskRecord) -> bool:
-    """Is this the very record we just wrote, found by the retry of a write whose answer was lost?"""
-    return existing == record
 
 
 def _fingerprint(kind: Kind, text: str) -> str:

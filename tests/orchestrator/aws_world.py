@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx2
+import aiohttp
 
 from lib.asyncaws.instance import Instance
 from lib.asyncaws.queue import Message, Queue
@@ -32,12 +32,14 @@ OTHER_BODY = b'{"image_url": "s3://pictures/dog.png"}'
 
 
 class Clock:
-    """Epoch seconds that pass only when a test says so."""
+    """Epoch seconds that pass only when a test says so, or a little with each look."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tick_s: float = 0.0) -> None:
         self.now = round(time.time(), 3)
+        self._tick_s = tick_s
 
     def __call__(self) -> float:
+        self.advance(self._tick_s)
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -54,7 +56,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_s: float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsWorld:
-    """One orchestrator's resources, empty, its instance stopped.
+    """One orchestrator's table and queues, empty.
 
     Attributes:
         requests: tasks over the clients of the request path; `tasks` are the same with more patience.
@@ -64,7 +66,6 @@ class AwsWorld:
     emulator: EmulatorClient
     clock: Clock
     sqs: SQSClient
-    ec2: EC2Client
     table_name: str
     queue_url: str
     dead_letter_queue_url: str
@@ -74,7 +75,6 @@ class AwsWorld:
     table: Table
     queue: Queue
     dead_letters: Queue
-    instance: Instance
 
     async def fail(self, service: str, mode: Mode, action: str | None = None, **options: Any) -> None:
         """Order a failure; it lasts until `mend`, or for as many `times`."""
@@ -121,26 +121,43 @@ class AwsWorld:
         depth = (await self.emulator.queues())[name]
         return depth.visible + depth.in_flight
 
-    async def state(self) -> str:
-        return (await self.emulator.instance(self.instance.id)).state.value
 
-    async def starts(self) -> int:
-        """How often the instance has been launched."""
-        view = await self.emulator.instance(self.instance.id)
-        return [interval.state.value for interval in view.intervals].count("pending")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """An instance, stopped at first, and what EC2 remembers of it."""
 
-    async def run_gpu(self) -> None:
-        """Start the instance, as if by hand."""
-        await self.ec2.start_instances(InstanceIds=[self.instance.id])
-        await eventually(lambda: self.is_in("running"))
+    emulator: EmulatorClient
+    client: EC2Client
+    instance: Instance
 
-    async def begin_stop(self) -> None:
-        """The running instance is told to stop; it goes on stopping until `emulator.report_halted`."""
-        await self.ec2.stop_instances(InstanceIds=[self.instance.id])
-        assert await self.is_in("stopping")
+    @property
+    def id(self) -> str:
+        return self.instance.id
 
     async def is_in(self, *states: str) -> bool:
-        return await self.state() in states
+        return (await self.emulator.instance(self.id)).state.value in states
+
+    async def reach(self, *states: str) -> None:
+        await eventually(lambda: self.is_in(*states))
+
+    async def launches(self) -> int:
+        """How often it has been started."""
+        view = await self.emulator.instance(self.id)
+        return [interval.state.value for interval in view.intervals].count("pending")
+
+    async def start(self) -> None:
+        """Start it by hand, and wait until it runs."""
+        await self.client.start_instances(InstanceIds=[self.id])
+        await self.reach("running")
+
+    async def begin_stop(self) -> None:
+        """Tell the running instance to stop: it is stopping until `halt`."""
+        await self.client.stop_instances(InstanceIds=[self.id])
+        assert await self.is_in("stopping")
+
+    async def halt(self) -> None:
+        """The machine has shut down."""
+        await self.emulator.report_halted(self.id)
 
 
 class CallsSince:
@@ -175,9 +192,9 @@ class CallsSince:
 async def new_world(
     aws: AwsSession, emulator: EmulatorClient, *, endpoint_url: str, table_name: str, queue_url: str
 ) -> AwsWorld:
-    """Adds to a table and a queue what else there is: dead letters and a stopped instance."""
+    """Adds to a table and a queue what else there is."""
     clock = Clock()
-    sqs, ec2 = await aws.sqs(BACKGROUND), await aws.ec2(CONTROL)
+    sqs = await aws.sqs(BACKGROUND)
     dynamodb, quick_dynamodb = await aws.dynamodb(BACKGROUND), await aws.dynamodb(REQUEST)
     dead_letter_queue_url = (await sqs.create_queue(QueueName=f"dead-{uuid.uuid4()}"))["QueueUrl"]
     await _redrive(sqs, queue_url, dead_letter_queue_url)
@@ -185,12 +202,11 @@ async def new_world(
     def table(client: Any, policy: CallPolicy) -> Table:
         return Table(client, name=table_name, key=TABLE_KEY, policy=policy)
 
-    return AwsWorld(
+    world = AwsWorld(
         endpoint_url=endpoint_url,
         emulator=emulator,
         clock=clock,
         sqs=sqs,
-        ec2=ec2,
         table_name=table_name,
         queue_url=queue_url,
         dead_letter_queue_url=dead_letter_queue_url,
@@ -200,8 +216,11 @@ async def new_world(
         table=table(dynamodb, BACKGROUND),
         queue=Queue(sqs, url=queue_url, policy=BACKGROUND),
         dead_letters=Queue(sqs, url=dead_letter_queue_url, policy=BACKGROUND),
-        instance=Instance(client=ec2, id=await _stopped_instance(ec2, endpoint_url), policy=CONTROL),
     )
+    # The first call of a client takes several times as long as the next: no matter of the budgets under test.
+    await world.requests.table.check()
+    await world.request_queue.check()
+    return world
 
 
 async def _redrive(sqs: SQSClient, queue_url: str, dead_letter_queue_url: str) -> None:
@@ -210,9 +229,11 @@ async def _redrive(sqs: SQSClient, queue_url: str, dead_letter_queue_url: str) -
     await sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": json.dumps(policy)})
 
 
-async def _stopped_instance(ec2: EC2Client, endpoint_url: str) -> str:
+async def new_gpu(aws: AwsSession, emulator: EmulatorClient, *, endpoint_url: str) -> Gpu:
+    """An instance that has been stopped for ever."""
+    ec2 = await aws.ec2(CONTROL)
     reservation = await ec2.run_instances(ImageId="ami-1234abcd", MinCount=1, MaxCount=1)
     instance_id = reservation["Instances"][0]["InstanceId"]
-    async with httpx2.AsyncClient() as http:
-        (await http.post(f"{endpoint_url}/devstack/instances/{instance_id}/rest")).raise_for_status()
-    return instance_id
+    async with aiohttp.ClientSession(raise_for_status=True) as http:
+        await http.post(f"{endpoint_url}/devstack/instances/{instance_id}/rest")
+    return Gpu(emulator=emulator, client=ec2, instance=Instance(client=ec2, id=instance_id, policy=CONTROL))

@@ -13,8 +13,8 @@ import pytest
 from lib.asyncaws.session import AwsSession
 from services.devstack import leash
 from services.devstack.emulator.client import EmulatorClient
-from services.devstack.surroundings import surroundings
-from tests.orchestrator.aws_world import AwsWorld, new_world
+from services.devstack.surroundings import REGION, surroundings
+from tests.orchestrator.aws_world import AwsWorld, Gpu, new_gpu, new_world
 
 _START_LIMIT_S = 60
 # Stopping lasts until a test says that the machine has halted.
@@ -39,6 +39,19 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.terminate()
 
 
+@pytest.fixture(scope="session")
+def session(aws_endpoint: str) -> AwsSession:
+    """Opens the clients of all tests: reading AWS's descriptions of its services takes longer than most of them."""
+    return AwsSession(region=REGION, endpoint_url=aws_endpoint)
+
+
+@pytest.fixture
+async def aws(session: AwsSession, aws_environment: None) -> AsyncIterator[AwsSession]:
+    """The session without clients; those opened by a test are closed after it."""
+    async with session:
+        yield session
+
+
 @pytest.fixture
 async def world(aws_endpoint: str, aws: AwsSession, task_table: str, task_queue: str) -> AsyncIterator[AwsWorld]:
     """Resources of this test's own in an AWS without failures, which is left without failures."""
@@ -46,3 +59,9 @@ async def world(aws_endpoint: str, aws: AwsSession, task_table: str, task_queue:
         await emulator.clear_faults()
         yield await new_world(aws, emulator, endpoint_url=aws_endpoint, table_name=task_table, queue_url=task_queue)
         await emulator.clear_faults()
+
+
+@pytest.fixture
+async def gpu(aws: AwsSession, world: AwsWorld) -> Gpu:
+    """A stopped instance of this test's own."""
+    return await new_gpu(aws, world.emulator, endpoint_url=world.endpoint_url)

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from lib.gputask.kinds import CAMERA_ANGLE, QWEN_IMAGE_EDIT, Kind
+from lib.gputask.record import Status, TaskRecord
+from lib.gputask.store import TaskStore
+from services.devstack.emulator.faults import Mode
+from services.orchestrator.errors import IdempotencyConflict, Unavailable
+from services.orchestrator.janitor import Janitor
+from services.orchestrator.submission import Submission
+from services.orchestrator.tidying import Limits
+from tests.orchestrator.aws_world import BODY, OTHER_BODY, AwsWorld, Clock
+
+RETENTION_S = 604_800.0
+RESEND_AFTER_S = 600.0
+# What the design promises a client: an answer within a second.
+PROMISE_S = 1.0
+
+FAILURES = [Mode.ERROR, Mode.THROTTLE, Mode.HANG, Mode.DROP]
+
+
+class Front:
+    """A submission and how often it nudged."""
+
+    def __init__(self, world: AwsWorld, clock: Clock | None = None) -> None:
+        self.nudges = 0
+        self.clock = clock or Clock(tick_s=0.001)
+        store = TaskStore(world.requests.table, self.clock)
+        self._submission = Submission(
+            store=store, queue=world.request_queue, nudge=self._nudge, retention_s=RETENTION_S
+        )
+
+    async def submit(
+        self, body: bytes = BODY, *, key: str | None = None, client_id: str = "web", kind: Kind = CAMERA_ANGLE
+    ) -> TaskRecord:
+        return await self._submission.submit(
+            kind=kind, body=body, client_id=client_id, idempotency_key=key, request_id="request-1"
+        )
+
+    def _nudge(self) -> None:
+        self.nudges += 1
+
+
+@pytest.fixture
+def front(world: AwsWorld) -> Front:
+    return Front(world)
+
+
+def janitor_of(world: AwsWorld) -> Janitor:
+    return Janitor(
+        store=world.tasks,
+        queue=world.queue,
+        dead_letters=world.dead_letters,
+        limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=86_400),
+        interval_s=60,
+    )
+
+
+async def only_task(world: AwsWorld) -> TaskRecord:
+    tasks = [task async for task in world.tasks.live()]
+    assert len(tasks) == 1
+    return tasks[0]
+
+
+async def assert_nothing_promised(world: AwsWorld) -> None:
+    assert [task async for task in world.tasks.live()] == []
+
+
+async def within_the_promise(submitting: Awaitable[TaskRecord]) -> TaskRecord:
+    async with asyncio.timeout(PROMISE_S):
+        return await submitting
+
+
+@asynccontextmanager
+async def submitting(front: Front, key: str) -> AsyncIterator[asyncio.Task[TaskRecord]]:
+    """A submission under way, cancelled at the end if it still is."""
+    task = asyncio.create_task(front.submit(key=key))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_task_is_recorded_queued_and_the_waker_nudged(world: AwsWorld, front: Front) -> None:
+    accepted = await front.submit()
+    recorded = await world.tasks.get(accepted.task_id)
+    assert recorded == accepted
+    assert recorded.status is Status.PENDING
+    assert (recorded.job_type, recorded.client_id) == ("/api/v1/camera-angle/jobs", "web")
+    assert recorded.request_body == BODY.decode()
+    assert world.clock.now < recorded.created_at <= front.clock.now
+    assert recorded.created_at == recorded.updated_at == recorded.queued_at
+    assert recorded.expires_at == int(recorded.created_at + RETENTION_S)
+    assert front.nudges == 1
+
+
+async def test_the_message_carries_the_body_as_it_came_and_the_request_id(world: AwsWorld, front: Front) -> None:
+    accepted = await front.submit()
+    (message,) = await world.messages()
+    escaped = BODY.decode().replace("线稿", "\\u7ebf\\u7a3f").replace("🎨", "\\ud83c\\udfa8")
+    head = f'{{"task_id": "{accepted.task_id}", "api_path": "/api/v1/camera-angle/jobs", "request_body": '
+    assert message.body == head + escaped + "}"
+    assert json.loads(message.body)["request_body"] == json.loads(BODY)
+    assert message.attributes == {"request_id": "request-1"}
+
+
+async def test_a_submission_is_two_calls_to_aws_and_none_to_ec2(world: AwsWorld, front: Front) -> None:
+    calls = await world.calls()
+    await front.submit()
+    assert await calls.all() == {"PutItem": 1, "SendMessage": 1}
+
+
+async def test_two_submissions_without_a_key_are_two_tasks(world: AwsWorld, front: Front) -> None:
+    assert (await front.submit()).task_id != (await front.submit()).task_id
+
+
+async def test_the_same_key_and_body_is_the_same_job(world: AwsWorld, front: Front) -> None:
+    first = await front.submit(key="k")
+    reordered = json.dumps(dict(reversed(json.loads(BODY).items()))).encode()
+    assert (await front.submit(key="k")).task_id == first.task_id
+    assert (await front.submit(reordered, key="k")).task_id == first.task_id
+    assert (await only_task(world)).task_id == first.task_id
+
+
+async def test_a_waiting_task_is_sent_once_more_however_often_its_key_is_repeated(
+    world: AwsWorld, front: Front
+) -> None:
+    # Its first message may never have been sent: whoever sees a task only waiting cannot know.
+    first = await front.submit(key="k")
+    for _ in range(4):
+        await front.submit(key="k")
+    assert await world.messages_of(first) == 2
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+async def test_a_task_that_was_taken_is_not_sent_again_for_its_key(
+    world: AwsWorld, front: Front, is_finished: bool
+) -> None:
+    first = await front.submit(key="k")
+    claimed = await world.tasks.claim(first.task_id, worker="w", lease_s=300, max_attempts=3)
+    if is_finished:
+        await world.tasks.finish(claimed, result_s3_uri="s3://results/1.png")
+    calls = await world.calls()
+    again = await front.submit(key="k")
+    assert again.task_id == first.task_id
+    assert again.status is (Status.COMPLETED if is_finished else Status.PROCESSING)
+    assert again.result_s3_uri == ("s3://results/1.png" if is_finished else None)
+    assert await calls.all() == {"PutItem": 1}
+
+
+@pytest.mark.parametrize(("body", "kind"), [(OTHER_BODY, CAMERA_ANGLE), (BODY, QWEN_IMAGE_EDIT)])
+async def test_the_same_key_for_another_request_is_a_conflict(
+    world: AwsWorld, front: Front, body: bytes, kind: Kind
+) -> None:
+    first = await front.submit(key="k")
+    calls = await world.calls()
+    with pytest.raises(IdempotencyConflict):
+        await front.submit(body, key="k", kind=kind)
+    assert await calls.all() == {"PutItem": 1}
+    assert await world.tasks.get(first.task_id) == first
+
+
+async def test_two_clients_with_the_same_key_have_two_jobs(world: AwsWorld, front: Front) -> None:
+    one, other = await front.submit(key="k", client_id="one"), await front.submit(key="k", client_id="other")
+    assert one.task_id != other.task_id
+    assert len(await world.messages()) == 2
+
+
+async def test_an_expired_task_does_not_take_its_key_along(world: AwsWorld, front: Front) -> None:
+    first = await front.submit(key="k")
+    front.clock.advance(RETENTION_S + 1)
+    again = await front.submit(OTHER_BODY, key="k")
+    assert again.task_id == first.task_id
+    assert (await only_task(world)).created_at == again.created_at > first.created_at
+
+
+async def test_submissions_with_one_key_at_the_same_time_make_one_task(world: AwsWorld) -> None:
+    # As many replicas, their clocks alike to the millisecond.
+    fronts = [Front(world, Clock()) for _ in range(12)]
+    answers = await asyncio.gather(*(front.submit(key="k") for front in fronts), return_exceptions=True)
+    task = await only_task(world)
+    # A busy machine may be too slow for some; whoever got an answer got the same.
+    accepted = [answer for answer in answers if not isinstance(answer, Unavailable)]
+    assert {answer.task_id for answer in accepted if isinstance(answer, TaskRecord)} == {task.task_id}
+    assert all(isinstance(answer, TaskRecord) for answer in accepted)
+    assert 1 <= await world.messages_of(task) <= 2
+
+
+@pytest.mark.parametrize("mode", FAILURES)
+async def test_a_dead_queue_is_said_within_the_second_and_the_record_taken_back(
+    world: AwsWorld, front: Front, mode: Mode
+) -> None:
+    await world.fail("sqs", mode, "SendMessage")
+    with pytest.raises(Unavailable) as refusal:
+        await within_the_promise(front.submit(key="k"))
+    assert refusal.value.retry_after_s > 0
+    assert front.nudges == 0
+    await assert_nothing_promised(world)
+
+
+@pytest.mark.parametrize("mode", [Mode.ERROR, Mode.THROTTLE, Mode.HANG])
+async def test_a_dead_table_is_said_within_the_second_and_nothing_is_sent(
+    world: AwsWorld, front: Front, mode: Mode
+) -> None:
+    await world.fail("dynamodb", mode)
+    calls = await world.calls()
+    with pytest.raises(Unavailable):
+        await within_the_promise(front.submit())
+    assert await calls.count("sqs") == 0
+    assert front.nudges == 0
+
+
+async def test_a_table_that_cannot_even_take_back_does_not_cost_the_second(world: AwsWorld, front: Front) -> None:
+    await world.fail("sqs", Mode.HANG, "SendMessage")
+    await world.fail("dynamodb", Mode.HANG, "DeleteItem")
+    with pytest.raises(Unavailable):
+        await within_the_promise(front.submit())
+
+
+async def test_after_a_failure_the_same_key_finds_a_clean_slate(world: AwsWorld, front: Front) -> None:
+    await world.fail("sqs", Mode.ERROR, "SendMessage")
+    with pytest.raises(Unavailable):
+        await front.submit(key="k")
+    await world.mend()
+    accepted = await front.submit(OTHER_BODY, key="k")
+    assert await world.messages_of(accepted) == 1
+
+
+@pytest.mark.parametrize("action", ["PutItem", "SendMessage"])
+@pytest.mark.parametrize("mode", [Mode.ERROR, Mode.THROTTLE, Mode.DROP])
+async def test_one_failed_call_is_tried_again_within_the_second(
+    world: AwsWorld, front: Front, action: str, mode: Mode
+) -> None:
+    service = "dynamodb" if action == "PutItem" else "sqs"
+    await world.fail(service, mode, action, times=1)
+    accepted = await within_the_promise(front.submit())
+    assert front.nudges == 1
+    # SQS took a message whose answer was lost; the second one finds the task claimed.
+    is_doubled = mode is Mode.DROP and action == "SendMessage"
+    assert await world.messages_of(accepted) == (2 if is_doubled else 1)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_record_whose_answer_was_lost_is_no_conflict_with_itself(
+    world: AwsWorld, front: Front, key: str | None
+) -> None:
+    await world.fail("dynamodb", Mode.DROP, "PutItem", times=1)
+    accepted = await front.submit(key=key)
+    assert (await only_task(world)).task_id == accepted.task_id
+    assert await world.messages_of(accepted) == 1
+
+
+async def test_a_task_without_a_key_whose_answer_was_lost_is_taken_back_like_any_other(
+    world: AwsWorld, front: Front
+) -> None:
+    await world.fail("dynamodb", Mode.DROP, "PutItem", times=1)
+    await world.fail("sqs", Mode.ERROR, "SendMessage")
+    with pytest.raises(Unavailable):
+        await front.submit()
+    await assert_nothing_promised(world)
+
+
+Heal = Callable[[AwsWorld, Front], Awaitable[object]]
+
+
+async def _repeat(world: AwsWorld, front: Front) -> None:
+    await front.submit(key="k")
+
+
+async def _tidy(world: AwsWorld, front: Front) -> None:
+    world.clock.advance(RESEND_AFTER_S + 1)
+    await janitor_of(world).tidy(asyncio.Event())
+
+
+@pytest.mark.parametrize("heal", [_repeat, _tidy])
+async def test_a_crash_between_record_and_message_is_healed(world: AwsWorld, front: Front, heal: Heal) -> None:
+    await world.fail("sqs", Mode.HANG, "SendMessage")
+    calls = await world.calls()
+    async with submitting(front, "k"):
+        await calls.reach("sqs", "SendMessage", 1)
+    # Cancelled, it does not clean up, as if the process had been killed there.
+    await world.mend()
+    task = await only_task(world)
+    assert await world.messages_of(task) == 0
+    await heal(world, front)
+    assert await world.messages_of(task) == 1
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 0.001, 5.0])
+async def test_a_failing_request_does_not_take_back_what_another_with_its_key_was_promised(
+    world: AwsWorld, apart_s: float
+) -> None:
+    one, other = Front(world, Clock()), Front(world, Clock())
+    other.clock.now = one.clock.now + apart_s
+    await world.fail("sqs", Mode.HANG, "SendMessage", times=1)
+    calls = await world.calls()
+    async with submitting(one, "k") as failing:
+        await calls.reach("sqs", "SendMessage", 1)
+        promised = await other.submit(key="k")
+        await world.fail("sqs", Mode.ERROR, "SendMessage")
+        with pytest.raises(Unavailable):
+            await failing
+    assert await world.tasks.get(promised.task_id) is not None
+    assert await world.messages_of(promised) == 1
+
+
+async def test_a_request_that_meets_a_taking_back_promises_nothing(world: AwsWorld, front: Front) -> None:
+    first = await front.submit(key="k")
+    await world.fail("dynamodb", Mode.SLOW, "UpdateItem", delay_s=0.3, times=1)
+    calls = await world.calls()
+    async with submitting(front, "k") as repeated:
+        await calls.reach("dynamodb", "UpdateItem", 1)
+        await world.tasks.withdraw(replace(first))
+        with pytest.raises(Unavailable):
+            await repeated
+    await assert_nothing_promised(world)
