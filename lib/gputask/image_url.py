@@ -38,17 +38,14 @@ _PRIVATE_SUFFIXES = (
     "home.arpa",
 )
 
-# IPv6 networks whose addresses reach an IPv4 one, and the bits above it: RFC 6052, RFC 3056, RFC 4291, RFC 2765.
+# IPv6 networks whose addresses reach the IPv4 address inside them, and the bits below it: RFC 4291, RFC 6052, RFC 3056.
 _EMBEDDING = (
-    (IPv6Network("::/96"), 0),
     (IPv6Network("::ffff:0:0/96"), 0),
-    (IPv6Network("::ffff:0:0:0/96"), 0),
     (IPv6Network("64:ff9b::/96"), 0),
     (IPv6Network("2002::/16"), 80),
 )
-# Not global whatever the interpreter's own table says: local-use NAT64 (RFC 8215), Teredo (RFC 4380),
-# documentation (RFC 9637) and segment routing (RFC 9602).
-_NOT_GLOBAL = tuple(map(IPv6Network, ("64:ff9b:1::/48", "2001::/32", "3fff::/20", "5f00::/16")))
+# For documentation (RFC 9637), which this Python's own table does not know yet.
+_DOCUMENTATION = IPv6Network("3fff::/20")
 
 
 class UnacceptableImageUrl(ValueError):
@@ -176,6 +173,6 @@ def _is_global(address: IPv4Address | IPv6Address) -> bool:
         for network, bits in _EMBEDDING:
             if address in network:
                 return _is_global(IPv4Address((int(address) >> bits) & 0xFFFFFFFF))
-        if address.is_site_local or any(address in network for network in _NOT_GLOBAL):
+        if address.is_site_local or address in _DOCUMENTATION:
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved

@@ -23,11 +23,15 @@ class Readiness:
     """The last look, good or bad, for a few seconds. Many askers make one look.
 
     Attributes:
+        deadline_s: how long a look may take.
         clock: monotonic seconds.
     """
 
-    def __init__(self, check: ReadinessCheck, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, check: ReadinessCheck, *, deadline_s: float = DEADLINE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._check = check
+        self._deadline_s = deadline_s
         self._clock = clock
         self._lock = asyncio.Lock()
         self._checks: Mapping[str, bool] = {}
@@ -50,7 +54,7 @@ class Readiness:
 
     async def _look(self) -> Mapping[str, bool]:
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 return await self._check()
         except Exception:
             _log.exception("readiness.failed")

@@ -171,6 +171,26 @@ def test_what_is_no_address_of_an_image_is_refused_always(url: str) -> None:
         assert str(caught.value)[0].isupper()
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "is empty"),
+        ("ftp://example.com/", "must start with s3://, https:// or http://"),
+        ("s3://bucket", "must name a key"),
+        ("https:///cat.png", "has no host"),
+        ("https://me:secret@example.com/", "must not carry a user name or password"),
+        ("https://example.com:99999/", "is malformed"),
+        ("https://example.com/a b", "white space"),
+        ("http://127.1/", "four decimal numbers"),
+        ("http://10.0.0.1/", "not a public internet address"),
+        ("http://redis/", "a private name"),
+    ],
+)
+def test_the_refusal_says_what_to_change(url: str, reason: str) -> None:
+    with pytest.raises(UnacceptableImageUrl, match=reason):
+        check_image_url(url)
+
+
 @pytest.mark.parametrize("url", PRIVATE)
 def test_private_addresses_are_refused_in_every_spelling(url: str) -> None:
     with pytest.raises(UnacceptableImageUrl):

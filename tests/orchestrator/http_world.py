@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,7 @@ class World:
 
     async def _look(self) -> Mapping[str, bool]:
         self.looks += 1
+        await asyncio.sleep(0)  # as a real look would, let others ask meanwhile
         return self.ready
 
     async def __aenter__(self) -> Self:

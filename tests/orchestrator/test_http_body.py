@@ -3,11 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from services.orchestrator.body import MAX_BODY_BYTES
 from tests.orchestrator.http_world import (
@@ -21,8 +18,6 @@ from tests.orchestrator.http_world import (
     assert_problem,
     to_json,
 )
-
-PROBLEM_JSON = {"Accept": "application/problem+json"}
 
 NOT_JSON = {
     "nothing but space": b" ",
@@ -63,6 +58,12 @@ async def test_what_is_not_json_is_refused(path: str, body: bytes) -> None:
         assert world.tasks.submitted == []
 
 
+async def test_broken_json_is_shown_where_it_breaks() -> None:
+    async with World() as world:
+        (error,) = assert_invalid_body(await world.post_raw(b'{"image_url": NaN}'))
+        assert error["msg"] == "JSON decode error: expected value at line 1 column 15"
+
+
 async def test_an_empty_body_is_refused() -> None:
     async with World() as world:
         (error,) = assert_invalid_body(await world.post_raw(b""))
@@ -74,7 +75,7 @@ async def test_an_empty_body_is_refused() -> None:
 async def test_json_that_is_no_object_is_refused(value: object) -> None:
     async with World() as world:
         (error,) = assert_invalid_body(await world.post_raw(to_json(value)))
-        assert error["loc"] == ["body"]
+        assert (error["type"], error["loc"]) == ("model_attributes_type", ["body"])
         assert len(json.dumps(error)) < 1000
         assert world.tasks.submitted == []
 
@@ -231,48 +232,3 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
         await world.app(scope, receive, send)
         assert sent[0]["status"] == 400
         assert world.tasks.submitted == []
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=10,
-)
-member_names = st.sampled_from(
-    ["image_url", "prompt", "vertical", "zoom", "seed", "steps", "cfg", "denoise", "sampler_name", "image2_url"]
-)
-requests = st.dictionaries(member_names, json_values) | json_values
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    body=st.binary() | requests.map(lambda value: json.dumps(value).encode()),
-    path=st.sampled_from([CAMERA_ANGLE_PATH, QWEN_PATH]),
-)
-async def test_whatever_the_body_the_answer_is_a_job_or_a_clear_refusal(body: bytes, path: str) -> None:
-    async with World() as world:
-        response = await world.post_raw(body, path)
-        if response.status_code != 202:
-            assert_invalid_body(response)
-        assert len(world.tasks.submitted) == (response.status_code == 202)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    path=st.text(st.characters(codec="utf-8"), max_size=40),
-    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE"]),
-    headers=st.dictionaries(
-        st.sampled_from(
-            [b"Idempotency-Key", b"X-Request-ID", b"Authorization", b"X-API-Key", b"Accept", b"Content-Type"]
-        ),
-        st.binary(max_size=60),
-    ),
-)
-async def test_whatever_is_asked_is_answered_without_a_fault(
-    path: str, method: str, headers: dict[bytes, bytes]
-) -> None:
-    async with World() as world:
-        for url in ("/" + quote(path, safe="/%"), "/api/v1/jobs/x", CAMERA_ANGLE_PATH):
-            response = await world.client.request(method, url, headers=headers, content=b"{}")
-            assert response.status_code < 500
-            assert response.headers["X-Request-ID"]
