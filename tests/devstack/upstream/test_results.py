@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from tests.devstack.upstream.world import BUCKET, World, read_sample
+from tests.devstack.upstream.images import read_sample
+from tests.devstack.upstream.world import BUCKET, World
 
 EDIT, CAMERA = "qwen-image-edit", "camera-angle"
 
