@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -150,3 +151,17 @@ async def test_another_method_is_not_allowed(method: str, path: str, allow: str)
         response = await world.client.request(method, path)
         assert assert_problem(response, 405)["detail"] == "Method Not Allowed"
         assert response.headers["Allow"] == allow
+
+
+async def test_a_websocket_is_turned_away() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with World() as world:
+        await world.app({"type": "websocket", "path": "/api/v1/jobs/x", "root_path": "", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
