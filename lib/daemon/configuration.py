@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsError
 
 # sysexits.h EX_CONFIG; systemd's RestartPreventExitStatus= can name it, since a restart does not mend a setting.
 EXIT_CONFIGURATION = 78
+
+_NAME_OF_FIELD = re.compile(r'field "(\w+)"')
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -24,8 +27,13 @@ def load_settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        sys.stderr.write(f"configuration: {describe(error)}\n")
-        raise SystemExit(EXIT_CONFIGURATION) from None
+        wrong = describe(error)
+    except SettingsError as error:
+        # A variable for a list or an object holds JSON, which is read before anything is validated.
+        name = _NAME_OF_FIELD.search(str(error))
+        wrong = f"{name.group(1).upper()}: not valid JSON" if name else str(error)
+    sys.stderr.write(f"configuration: {' '.join(wrong.split())}\n")
+    raise SystemExit(EXIT_CONFIGURATION)
 
 
 def describe(error: ValidationError) -> str:

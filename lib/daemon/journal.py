@@ -27,8 +27,8 @@ class JournalSender:
 
     def send(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
         """One entry; keys become upper case, None is left out."""
-        entry = {"MESSAGE": message, "PRIORITY": _PRIORITIES.get(level, 6)}
-        entry |= {field_name(key): value for key, value in fields.items() if value is not None}
+        entry = {field_name(key): value for key, value in fields.items() if value is not None}
+        entry |= {"MESSAGE": message, "PRIORITY": _PRIORITIES.get(level, 6)}
         self._socket.sendto(b"".join(encode_field(key, str(value)) for key, value in entry.items()), self._path)
 
     def close(self) -> None:

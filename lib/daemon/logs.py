@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from structlog.types import Processor
 
-from lib.daemon.journal import JournalSender
+from lib.daemon.journal import SOCKET_PATH, JournalSender
 
 Event = MutableMapping[str, Any]
 
@@ -22,7 +22,7 @@ class LogFormat(StrEnum):
     JOURNAL = "journal"
 
 
-def configure_logging(service: str, *, form: LogFormat, level: str) -> None:
+def configure_logging(service: str, *, form: LogFormat, level: str, journal_path: str = SOCKET_PATH) -> None:
     """Send this process's events, and those of its libraries, one way. Call once, from `__main__`.
 
     Args:
@@ -43,7 +43,7 @@ def configure_logging(service: str, *, form: LogFormat, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = _handler(form)
+    handler = _JournalHandler(journal_path) if form is LogFormat.JOURNAL else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -55,10 +55,6 @@ def configure_logging(service: str, *, form: LogFormat, level: str) -> None:
     root.setLevel(logging.WARNING)
     for ours in ("lib", "services", "__main__"):
         logging.getLogger(ours).setLevel(level)
-
-
-def _handler(form: LogFormat) -> logging.Handler:
-    return _JournalHandler() if form is LogFormat.JOURNAL else logging.StreamHandler(sys.stderr)
 
 
 def _renderers(service: str, form: LogFormat) -> list[Processor]:
@@ -91,14 +87,16 @@ def _naming(service: str) -> Processor:
 class _JournalHandler(logging.Handler):
     """Hands the fields of an event to the journal as fields."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
-        self._sender = JournalSender()
+        self._sender = JournalSender(path)
 
     def emit(self, record: logging.LogRecord) -> None:
+        # Formatting works on a copy of the record, which shares this dict.
+        fields: dict[str, Any] = {}
+        record.__dict__["journal_fields"] = fields
         try:
             line = self.format(record)
-            fields = record.__dict__.get("journal_fields", {})
             self._sender.send(record.levelname.lower(), line, fields)
         except Exception:  # the logging module's own rule: a handler never breaks its caller
             self.handleError(record)
@@ -116,6 +114,6 @@ def _journal_line(_logger: Any, _method: str, event: Event) -> str:
     record: logging.LogRecord = fields.pop("_record")
     for known_to_the_journal in ("_from_structlog", "at", "level"):
         fields.pop(known_to_the_journal, None)
-    record.__dict__["journal_fields"] = {"event": title, **fields}
+    record.__dict__["journal_fields"] |= {"event": title, **fields}
     line = " ".join([title, *(f"{key}={value}" for key, value in fields.items() if value is not None)])
     return f"{line}\n{exception}" if exception else line

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 class Notifier:
-    """Tells the service manager how we are; tells nobody when there is none."""
+    """Tells the service manager how we are; tells nobody when there is none. A status is made one line."""
 
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
         self._address = address
@@ -29,20 +30,25 @@ class Notifier:
         return cls(environment.get("NOTIFY_SOCKET"), watchdog_s=watchdog_s)
 
     def ready(self, status: str) -> None:
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send(f"READY=1\nSTATUS={_one_line(status)}")
 
     def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={_one_line(status)}")
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
 
     def stopping(self, status: str) -> None:
-        self._send(f"STOPPING=1\nSTATUS={status}")
+        self._send(f"STOPPING=1\nSTATUS={_one_line(status)}")
 
     def _send(self, message: str) -> None:
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.sendto(message.encode(), address)
+        # A manager that does not hear us is no reason to end; if it misses us, its watchdog will say so.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.sendto(message.encode(errors="replace"), address)
+
+
+def _one_line(status: str) -> str:
+    return " ".join(status.splitlines())  # a line break would start another assignment

@@ -1,0 +1,44 @@
+"""The other end of a datagram socket: a service manager, or a journal."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def receiving_at(address: str) -> Iterator[socket.socket]:
+    """A datagram socket bound to a path, or to an abstract name where it starts with a zero byte."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        receiver.settimeout(10)
+        yield receiver
+
+
+def waiting(receiver: socket.socket) -> list[bytes]:
+    """The datagrams that have arrived; a Unix datagram arrives before its send returns."""
+    receiver.setblocking(False)
+    arrived = []
+    while True:
+        try:
+            arrived.append(receiver.recv(1 << 20))
+        except BlockingIOError:
+            return arrived
+
+
+def journal_fields(datagram: bytes) -> list[tuple[str, str]]:
+    """An entry of the journal's native protocol, read as https://systemd.io/JOURNAL_NATIVE_PROTOCOL/ says."""
+    fields = []
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", rest)
+            value, end, datagram = rest[8 : 8 + length], rest[8 + length : 9 + length], rest[9 + length :]
+            assert end == b"\n"
+        else:
+            datagram = rest
+        fields.append((name.decode(), value.decode()))
+    return fields
