@@ -17,6 +17,9 @@ STATUS_INDEX = "status-created_at-index"
 
 Clock = Callable[[], float]
 
+# Whoever repeats a verb rather than its request does so at a later time.
+_TIMES_OF_WRITE = frozenset({"updated_at", "finished_at", "queued_at"})
+
 
 class AlreadyExists(Exception):
     """A task with this id is there already.
@@ -192,10 +195,11 @@ class TaskStore:
 
 
 def _is_own_echo(item: Mapping[str, Any] | None, task: TaskRecord, change: Change) -> bool:
-    """Did this very write succeed before, its answer lost, and the retry now find its effect?"""
+    """Did this write succeed before, its answer lost, and the retry now find its effect?"""
     if item is None or item.get("attempt") != task.attempt:
         return False
-    return all(item.get(name) == value for name, value in change.assign.items())
+    lasting = change.assign.keys() - _TIMES_OF_WRITE
+    return all(item.get(name) == change.assign[name] for name in lasting)
 
 
 def _record_or_none(item: Mapping[str, Any] | None) -> TaskRecord | None:

@@ -1,4 +1,4 @@
-"""Nothing is received while the Unified API could not take it."""
+"""Nothing is received, and nothing submitted, while the Unified API could not take it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class UpstreamGate:
-    """Asks `/health` before each receive.
+    """Asks `/health` before each receive, and again before what it brought is submitted.
 
     Silence over a job in work is business; silence without one means it hangs or starts, so the gate stays shut.
     """
@@ -28,11 +28,21 @@ class UpstreamGate:
 
     async def is_open(self) -> bool:
         """Whether to receive now; waits a moment if not."""
+        if await self._look() is UpstreamHealth.HEALTHY:
+            return True
+        await wait_for(self._stop, self._interval_s)
+        return False
+
+    async def is_still_open(self) -> bool:
+        """Whether to submit now: during a long poll the upstream may have failed.
+
+        A pool's other jobs do not shut it, though they make the upstream silent: a submission takes its turn there.
+        """
+        return await self._look() is not UpstreamHealth.UNHEALTHY
+
+    async def _look(self) -> UpstreamHealth:
         health = await self._api.health(self._interval_s)
         if health is UpstreamHealth.BUSY and not self._worker.has_work:
             health = UpstreamHealth.UNHEALTHY
         self._worker.note_upstream(health)
-        if health is UpstreamHealth.HEALTHY:
-            return True
-        await wait_for(self._stop, self._interval_s)
-        return False
+        return health

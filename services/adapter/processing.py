@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import stamina
@@ -15,6 +16,7 @@ from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, PoisonMessage, TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
+from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
@@ -36,6 +38,7 @@ class Processor:
     store: TaskStore
     runner: Runner
     lease: Lease
+    gate: UpstreamGate
     worker: Worker
     max_attempts: int
     abandon: asyncio.Event
@@ -54,6 +57,10 @@ class Processor:
             await self._handle(message, delivery, request_id)
 
     async def _handle(self, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
+        if not await self.gate.is_still_open():
+            log.warning("task.not_taken", reason="the Unified API is not healthy")
+            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+            return
         try:
             task = await self.store.claim(
                 message.task_id,
@@ -79,6 +86,9 @@ class Processor:
             left_s = math.ceil((task.lease_until or now) - now) + 1
             log.info("task.held_elsewhere", worker=task.worker, lease_left_s=left_s)
             await delivery.hand_back(delay_s=left_s)
+        elif task.attempt < self.max_attempts:
+            # Its lease ended between the claim and this look.
+            await delivery.hand_back()
         else:
             await self._give_up(task, delivery)
 
@@ -111,7 +121,7 @@ class Processor:
         """The runner's outcome, or the task given back when a stop cannot wait for it."""
 
         async def note(comfy_job_id: str) -> None:
-            await self.store.note_upstream_job(task, comfy_job_id)
+            await self._persist(lambda: self.store.note_upstream_job(task, comfy_job_id))
 
         running = asyncio.create_task(self.runner.run(task, message, note, request_id=request_id))
         abandoned = asyncio.create_task(self.abandon.wait())
@@ -126,18 +136,22 @@ class Processor:
             await asyncio.gather(running, abandoned, return_exceptions=True)
 
     async def _publish(self, task: TaskRecord, outcome: Outcome) -> None:
-        """Write the outcome down. A result that cost GPU time is not given up while the lease can still hold."""
+        match outcome:
+            case Completed(result_s3_uri):
+                await self._persist(lambda: self.store.finish(task, result_s3_uri=result_s3_uri))
+            case Failed(code, text):
+                await self._persist(lambda: self.store.fail(task, code=code, message=text))
+            case GivenBack():
+                keep = outcome.keep_upstream_job
+                await self._persist(lambda: self.store.release(task, keep_upstream_job=keep))
+
+    async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a write as long as the lease can still hold: what it says has cost GPU time."""
         async for attempt in stamina.retry_context(
             on=TransientAwsError, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
         ):
             with attempt:
-                match outcome:
-                    case Completed(result_s3_uri):
-                        await self.store.finish(task, result_s3_uri=result_s3_uri)
-                    case Failed(code, text):
-                        await self.store.fail(task, code=code, message=text)
-                    case GivenBack():
-                        await self.store.release(task, keep_upstream_job=outcome.keep_upstream_job)
+                await write()
 
     async def _answer(self, delivery: Delivery, outcome: Outcome) -> None:
         """If this fails the message comes again and its record, being finished, sends it away."""

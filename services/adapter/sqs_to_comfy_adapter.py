@@ -107,6 +107,7 @@ def _consumer(
     stop: asyncio.Event,
     abandon: asyncio.Event,
 ) -> Consumer:
+    gate = UpstreamGate(api=api, worker=worker, stop=stop, interval_s=settings.health_interval_s)
     processor = Processor(
         store=TaskStore(aws.records, time.time),
         runner=Runner(api=api, deadline_s=settings.job_deadline_s, poll_interval_s=settings.poll_interval_s),
@@ -115,11 +116,11 @@ def _consumer(
             lease_s=settings.visibility_timeout_s,
             heartbeat_s=settings.heartbeat_s,
         ),
+        gate=gate,
         worker=worker,
         max_attempts=settings.max_attempts,
         abandon=abandon,
     )
-    gate = UpstreamGate(api=api, worker=worker, stop=stop, interval_s=settings.health_interval_s)
     return Consumer(
         source=aws.messages,
         answers=aws.answers,

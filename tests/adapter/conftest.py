@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import pytest
 
+from lib.asyncaws.session import AwsSession
+from services.adapter.upstream import UnifiedApi as UnifiedApiClient
+from services.adapter.upstream import open_session
 from tests.adapter.unified_api import UnifiedApi, unified_api
+from tests.adapter.wire import Wire, wire_to
+from tests.adapter.workplace import PATIENT, Workplace
+from tests.conftest import REGION
 from tests.devstack.emulated import emulator_process
 
 
@@ -22,3 +30,42 @@ async def api() -> AsyncIterator[UnifiedApi]:
     """A Unified API that listens."""
     async with unified_api() as listening:
         yield listening
+
+
+@pytest.fixture
+async def client(api: UnifiedApi) -> AsyncIterator[UnifiedApiClient]:
+    """The adapter's client of it."""
+    async with open_session(api.url) as session:
+        yield UnifiedApiClient(session)
+
+
+@pytest.fixture
+async def place(aws: AwsSession, task_table: str) -> Workplace:
+    """A new table, queue and dead-letter queue; a message goes there when it is received a fourth time."""
+    sqs = await aws.sqs(PATIENT)
+    name = f"tasks-{uuid4()}"
+    dead_letter_url = (await sqs.create_queue(QueueName=f"{name}-dead"))["QueueUrl"]
+    asked = await sqs.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
+    redrive = {"deadLetterTargetArn": asked["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    queue_url = (await sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(redrive)}))["QueueUrl"]
+    return Workplace(
+        dynamodb=await aws.dynamodb(PATIENT),
+        sqs=sqs,
+        table_name=task_table,
+        queue_url=queue_url,
+        dead_letter_url=dead_letter_url,
+    )
+
+
+@pytest.fixture
+async def wire(aws_endpoint: str) -> AsyncIterator[Wire]:
+    """The way to AWS, where a test can trouble it."""
+    async with wire_to(aws_endpoint) as open_wire:
+        yield open_wire
+
+
+@pytest.fixture
+async def session(wire: Wire, aws_environment: None) -> AsyncIterator[AwsSession]:
+    """Opens clients that go by the wire."""
+    async with AwsSession(region=REGION, endpoint_url=wire.url) as by_wire:
+        yield by_wire

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
-from services.adapter.upstream import open_session
 from tests.adapter import unified_api
 from tests.adapter.unified_api import RESULT, Behaviour, UnifiedApi, answering, hang, in_turn, showing
 from tests.adapter.waiting import until
@@ -54,9 +52,8 @@ class Attempt:
 
 
 @pytest.fixture
-async def attempt(api: UnifiedApi) -> AsyncIterator[Attempt]:
-    async with open_session(api.url) as session:
-        yield Attempt(UnifiedApiClient(session))
+def attempt(client: UnifiedApiClient) -> Attempt:
+    return Attempt(client)
 
 
 def keeps_nothing(outcome: Outcome) -> bool:

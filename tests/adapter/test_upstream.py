@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -19,7 +18,7 @@ from services.adapter.errors import (
     UpstreamUnreachable,
 )
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
-from services.adapter.upstream import UpstreamJob, open_session
+from services.adapter.upstream import UpstreamJob
 from tests.adapter import unified_api
 from tests.adapter.unified_api import Behaviour, UnifiedApi, answering, hang
 
@@ -29,12 +28,6 @@ PATIENT_S = 10.0
 SHORT_S = 0.2
 
 DEEP = "[" * 100_000
-
-
-@pytest.fixture
-async def client(api: UnifiedApi) -> AsyncIterator[UnifiedApiClient]:
-    async with open_session(api.url) as session:
-        yield UnifiedApiClient(session)
 
 
 async def submit(client: UnifiedApiClient, *, timeout_s: float = PATIENT_S) -> UpstreamJob:
