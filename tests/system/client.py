@@ -43,11 +43,11 @@ class Client:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         dashed = {name.replace("_", "-"): value for name, value in headers.items()}
         async with self._http.post(path, data=data, headers={"Content-Type": "application/json", **dashed}) as answer:
-            return Answer(answer.status, dict(answer.headers), await answer.json(content_type=None))
+            return Answer(answer.status, answer.headers, await answer.json(content_type=None))
 
     async def get(self, path: str) -> Answer:
         async with self._http.get(path) as answer:
-            return Answer(answer.status, dict(answer.headers), await answer.json(content_type=None))
+            return Answer(answer.status, answer.headers, await answer.json(content_type=None))
 
     async def submit(self, prompt: str = "sketch", *, steps: int = 2, **headers: str) -> str:
         """Returns the job id of an accepted job that takes about `steps` times the upstream's step."""
