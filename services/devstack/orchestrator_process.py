@@ -41,7 +41,7 @@ class OrchestratorProcess:
         Raises:
             ProcessNotReadyError: it ended, or did not serve in time.
         """
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASK_LIMIT_S)) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
             await self._running().wait_ready(lambda: self._serves(http), limit_s=_READY_LIMIT_S)
 
     async def kill(self, number: signal.Signals) -> int:
@@ -68,7 +68,7 @@ class OrchestratorProcess:
 
     async def _serves(self, http: aiohttp.ClientSession) -> bool:
         try:
-            async with http.get(f"{self._base_url}/health") as answer:
+            async with asyncio.timeout(_ASK_LIMIT_S), http.get(f"{self._base_url}/health") as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False

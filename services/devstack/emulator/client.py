@@ -1,5 +1,6 @@
 """The emulator's control paths for asyncio callers."""
 
+import asyncio
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -9,9 +10,6 @@ import aiohttp
 from services.devstack.emulator.faults import Fault, Mode
 from services.devstack.emulator.queue_depth import QueueDepth
 from services.devstack.power import Interval, State
-
-# An answer may take as long as the wait it was asked for.
-_ANSWER_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,17 @@ class Calls:
 class EmulatorClient:
     """One connection pool to one emulator; an async context manager."""
 
-    def __init__(self, endpoint_url: str) -> None:
+    def __init__(self, endpoint_url: str, *, answer_limit_s: float = 10.0) -> None:
+        """`answer_limit_s`: how long an answer may take beyond the wait that was asked for; then `TimeoutError`."""
         self._endpoint_url = endpoint_url
+        self._answer_limit_s = answer_limit_s
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(self._endpoint_url, raise_for_status=True)
+        # Limits are ours: when aiohttp's own total timeout and a cancellation come together, its nested timers can take
+        # the cancellation for theirs, and a task that was told to end goes on.
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=None)
+        self._http = aiohttp.ClientSession(self._endpoint_url, raise_for_status=True, timeout=limits)
         return self
 
     async def __aexit__(
@@ -91,8 +94,10 @@ class EmulatorClient:
     async def _ask(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> Any:
         if self._http is None:
             raise RuntimeError("EmulatorClient is an async context manager")
-        limit = aiohttp.ClientTimeout(total=wait_s + _ANSWER_LIMIT_S)
-        async with self._http.request(method, path, timeout=limit, **options) as response:
+        async with (
+            asyncio.timeout(wait_s + self._answer_limit_s),
+            self._http.request(method, path, **options) as response,
+        ):
             return await response.json()
 
 
