@@ -91,15 +91,17 @@ class Stage:
 
     @asynccontextmanager
     async def adapter(self, upstream_port: int, **settings: str) -> AsyncIterator[Subject]:
-        """The real one; its receives are short, so that it stops soon."""
+        """The real one. It is killed at the end: it has nothing to drain then, and its open receive would take time."""
         environment = self._aws_environment() | {
             "COMFYUI_API_URL": f"http://127.0.0.1:{upstream_port}",
             "LOG_FORMAT": "json",
-            "RECEIVE_WAIT_S": "1",
             **settings,
         }
         async with self._notifying("adapter", "services.adapter", environment, 0) as subject:
-            yield subject
+            try:
+                yield subject
+            finally:
+                await subject.process.kill()
 
     @asynccontextmanager
     async def piped(self, module: str) -> AsyncIterator[OwnedProcess]:
