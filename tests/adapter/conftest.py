@@ -40,6 +40,20 @@ async def client(api: UnifiedApi) -> AsyncIterator[UnifiedApiClient]:
 
 
 @pytest.fixture
+async def wire(aws_endpoint: str) -> AsyncIterator[Wire]:
+    """The way to AWS, where a test can trouble it."""
+    async with wire_to(aws_endpoint) as open_wire:
+        yield open_wire
+
+
+@pytest.fixture
+async def aws(wire: Wire, aws_environment: None) -> AsyncIterator[AwsSession]:
+    """Opens clients whose calls go by the wire."""
+    async with AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        yield session
+
+
+@pytest.fixture
 async def place(aws: AwsSession, task_table: str) -> Workplace:
     """A new table, queue and dead-letter queue; a message goes there when it is received a fourth time."""
     sqs = await aws.sqs(PATIENT)
@@ -55,17 +69,3 @@ async def place(aws: AwsSession, task_table: str) -> Workplace:
         queue_url=queue_url,
         dead_letter_url=dead_letter_url,
     )
-
-
-@pytest.fixture
-async def wire(aws_endpoint: str) -> AsyncIterator[Wire]:
-    """The way to AWS, where a test can trouble it."""
-    async with wire_to(aws_endpoint) as open_wire:
-        yield open_wire
-
-
-@pytest.fixture
-async def session(wire: Wire, aws_environment: None) -> AsyncIterator[AwsSession]:
-    """Opens clients that go by the wire."""
-    async with AwsSession(region=REGION, endpoint_url=wire.url) as by_wire:
-        yield by_wire

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pytest
 
 from lib.asyncaws.consumer import Delivery
-from lib.asyncaws.session import AwsSession
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from lib.gputask.store import LeaseLost
 from services.adapter.lease import Lease
@@ -56,9 +55,9 @@ Hold = Callable[..., Awaitable[Held]]
 
 
 @pytest.fixture
-def hold(place: Workplace, session: AwsSession, client: UnifiedApiClient) -> Hold:
+def hold(place: Workplace, client: UnifiedApiClient) -> Hold:
     async def claim_one(*, lease_s: int = LEASE_S) -> Held:
-        adapter = await open_adapter(place, session, client, lease_s=lease_s, heartbeat_s=BEAT_S)
+        adapter = open_adapter(place, client, lease_s=lease_s, heartbeat_s=BEAT_S)
         task_id = await place.submit()
         [message] = await adapter.source.receive(limit=1, wait_s=10, visibility_s=lease_s)
         task = await adapter.processor.store.claim(task_id, worker="me", lease_s=lease_s, max_attempts=3)

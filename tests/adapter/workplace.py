@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.asyncaws.consumer import Consumer, Delivery
 from lib.asyncaws.queue import Message, Queue
-from lib.asyncaws.session import AwsSession, CallPolicy
+from lib.asyncaws.session import CallPolicy
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
 from lib.gputask.ids import new_task_id
@@ -40,7 +40,7 @@ PROMPT = "线稿, please"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
-    """What all adapters of a test share; every look at it goes round the wire that may be troubled."""
+    """What all adapters of a test share, by way of one wire."""
 
     dynamodb: DynamoDBClient
     sqs: SQSClient
@@ -155,9 +155,8 @@ class Adapter:
         )
 
 
-async def open_adapter(
+def open_adapter(
     place: Workplace,
-    session: AwsSession,
     client: UnifiedApiClient,
     *,
     lease_s: int = 60,
@@ -165,14 +164,12 @@ async def open_adapter(
     max_attempts: int = 3,
     deadline_s: float = 30.0,
 ) -> Adapter:
-    """An adapter whose calls go by `session`."""
-    dynamodb, sqs = await session.dynamodb(PATIENT), await session.sqs(PATIENT)
-    records = Table(dynamodb, name=place.table_name, key=TABLE_KEY, policy=PATIENT)
-    leases = Table(dynamodb, name=place.table_name, key=TABLE_KEY, policy=QUICK)
+    """One more adapter for the place."""
+    leases = Table(place.dynamodb, name=place.table_name, key=TABLE_KEY, policy=QUICK)
     worker = Worker(instance_id=INSTANCE_ID, table=leases, notifier=Notifier(None), clock=time.time, beat_s=0.2)
     gate = UpstreamGate(api=client, worker=worker, stop=asyncio.Event(), interval_s=0.2)
     processor = Processor(
-        store=TaskStore(records, time.time),
+        store=place.store,
         runner=Runner(api=client, deadline_s=deadline_s, poll_interval_s=0.02),
         lease=Lease(store=TaskStore(leases, time.time), lease_s=lease_s, heartbeat_s=heartbeat_s),
         gate=gate,
@@ -181,8 +178,8 @@ async def open_adapter(
         abandon=asyncio.Event(),
     )
     return Adapter(
-        source=Queue(sqs, url=place.queue_url, policy=PATIENT),
-        answers=Queue(sqs, url=place.queue_url, policy=QUICK),
+        source=place.queue,
+        answers=Queue(place.sqs, url=place.queue_url, policy=QUICK),
         processor=processor,
         worker=worker,
         gate=gate,
