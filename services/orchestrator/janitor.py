@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from lib.asyncaws.errors import AwsError
+from lib.asyncaws.errors import AwsError, PermanentAwsError
 from lib.asyncaws.queue import Message, Queue
 from lib.daemon.waiting import wait_for
 from lib.gputask.message import task_id_in
@@ -36,11 +36,12 @@ class Janitor:
     async def run(self, stop: asyncio.Event) -> None:
         """A round now and then every `interval_s` until `stop`."""
         while not stop.is_set():
-            try:
-                await self.drain_dead_letters(stop)
-                await self.tidy(stop)
-            except AwsError as error:
-                log.warning("janitor.round_failed", error=str(error))
+            # One duty failing must not keep the other from being done, for weeks if a permission is missing.
+            for duty in (self.drain_dead_letters, self.tidy):
+                try:
+                    await duty(stop)
+                except AwsError as error:
+                    _report(error, "janitor.round_failed", duty=duty.__name__)
             await wait_for(stop, self.interval_s)
 
     async def tidy(self, stop: asyncio.Event) -> None:
@@ -53,6 +54,9 @@ class Janitor:
                 await self._treat(task, decide(task, now=now, limits=self.limits))
             except Overtaken:
                 log.debug("task.overtaken", job_id=task.task_id)
+            except PermanentAwsError as error:
+                # Perhaps only this task's fault: the others get their turn.
+                _report(error, "task.tidying_failed", job_id=task.task_id)
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
@@ -61,8 +65,11 @@ class Janitor:
             if not letters:
                 return
             for letter in letters:
-                if await self._bury(letter):
-                    await self.dead_letters.delete(letter.receipt)
+                try:
+                    if await self._bury(letter):
+                        await self.dead_letters.delete(letter.receipt)
+                except PermanentAwsError as error:
+                    _report(error, "dead_letter.burial_failed", message_id=letter.id)
 
     async def _treat(self, task: TaskRecord, verdict: Verdict) -> None:
         match verdict:
@@ -79,10 +86,11 @@ class Janitor:
         complete = await self.store.get(task.task_id)  # the index has no body
         if complete is None or complete.status.is_terminal:
             return
-        # Announced before it is sent: dying in between costs a wait, the other order a message per replica.
-        await self.store.resend(complete)
+        # Announced before it is sent: dying in between costs a wait, the other order a message per replica. Announced
+        # for the task as it was judged: one that another replica has sent since must not pass for one that waits.
+        await self.store.resend(task)
         await self.queue.send(message_of(complete), {})
-        log.warning("task.sent_again", job_id=task.task_id, sends=complete.sends + 1)
+        log.warning("task.sent_again", job_id=task.task_id, sends=task.sends + 1)
 
     async def _bury(self, letter: Message) -> bool:
         """Returns whether the letter may go."""
@@ -98,3 +106,9 @@ class Janitor:
             return task is None or task.status.is_terminal
         log.warning("task.failed", job_id=task_id, error_code=ErrorCode.DEAD_LETTER, message_id=letter.id)
         return True
+
+
+def _report(error: AwsError, event: str, **fields: str) -> None:
+    """What only the operator can mend is an error; the janitor goes on, and needs no restart when it is mended."""
+    write = log.error if isinstance(error, PermanentAwsError) else log.warning
+    write(event, error=str(error), **fields)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from lib.asyncaws.errors import AwsError
+from lib.asyncaws.errors import AwsError, PermanentAwsError
 from lib.asyncaws.instance import Instance, InstanceState
 from lib.asyncaws.table import Table
 from lib.daemon.waiting import wait_for, wait_for_any
@@ -16,7 +16,8 @@ from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import TaskStore
 from services.orchestrator.waking import Action, WakeDecision, WakeFacts, backoff_s, decide
 
-_MIN_SPACING_S = 1.0
+# However fast the nudges come: EC2 throttles per account.
+_SPACING_S = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,13 +33,26 @@ class Waker:
     """One look = read the facts, decide, act. Nothing is remembered that a restart would miss but the backoff.
 
     Every replica may run one: starting is idempotent, and many nudges make one look.
+
+    Args:
+        interval_s: no two looks are further apart than this,
+        spacing_s: and none closer than this.
     """
 
-    def __init__(self, *, store: TaskStore, table: Table, instance: Instance, interval_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        store: TaskStore,
+        table: Table,
+        instance: Instance,
+        interval_s: float,
+        spacing_s: float = _SPACING_S,
+    ) -> None:
         self._store = store
         self._table = table
         self._instance = instance
         self._interval_s = interval_s
+        self._spacing_s = spacing_s
         self._nudged = asyncio.Event()
         self._refusal: _Refusal | None = None
         self._decision: WakeDecision | None = None
@@ -58,7 +72,7 @@ class Waker:
             return f"waiting: GPU start refused ({self._refusal.code}), trying again"
         if self._state is InstanceState.RUNNING:
             return "waiting: in the queue"
-        if self._decision is None or self._decision.action is Action.REST:
+        if self._decision is None:
             return "waiting: GPU will be started"
         return f"waiting: {self._decision.reason}"
 
@@ -70,18 +84,18 @@ class Waker:
             try:
                 delay_s = await self._look(nudged=nudged)
             except AwsError as error:
-                log.warning("waker.look_failed", error=str(error))
+                _report(error, "waker.look_failed", error=str(error))
                 delay_s = min(self._interval_s, backoff_s(1))
-            # However fast the nudges come, EC2 is asked once a second at the most: it throttles per account.
-            if not await wait_for(stop, _MIN_SPACING_S):
-                await wait_for_any((stop, self._nudged), max(delay_s - _MIN_SPACING_S, 0.0))
+            if not await wait_for(stop, self._spacing_s):
+                await wait_for_any((stop, self._nudged), max(delay_s - self._spacing_s, 0.0))
 
     async def _look(self, *, nudged: bool) -> float:
         """Returns the seconds until the next look."""
         # A nudge is demand by itself: the index that is asked otherwise may not know the new task yet.
         demand = nudged or await self._store.has_live()
         if not demand:
-            self._decision = None
+            # What was seen is out of date when demand comes back, and an old refusal no reason to wait.
+            self._state, self._decision, self._refusal = None, None, None
             return self._interval_s
         self._state = await self._instance.state()
         decision = decide(await self._facts(self._state))
@@ -118,7 +132,7 @@ class Waker:
         count = self._refusal.count + 1 if self._refusal else 1
         self._refusal = _Refusal(count, self._store.now(), error.code)
         delay_s = backoff_s(count)
-        log.warning("instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
+        _report(error, "instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
         return WakeDecision(Action.LOOK_AGAIN, "GPU start was refused", delay_s)
 
     def _say(self, decision: WakeDecision) -> None:
@@ -127,3 +141,9 @@ class Waker:
         if self._state is not InstanceState.STOPPED:
             self._refusal = None
         self._decision = decision
+
+
+def _report(cause: AwsError, event: str, **fields: str | float) -> None:
+    """What only the operator can mend is an error; the waker goes on, and needs no restart when it is mended."""
+    write = log.error if isinstance(cause, PermanentAwsError) else log.warning
+    write(event, **fields)

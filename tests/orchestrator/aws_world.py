@@ -234,6 +234,7 @@ async def new_gpu(aws: AwsSession, emulator: EmulatorClient, *, endpoint_url: st
     ec2 = await aws.ec2(CONTROL)
     reservation = await ec2.run_instances(ImageId="ami-1234abcd", MinCount=1, MaxCount=1)
     instance_id = reservation["Instances"][0]["InstanceId"]
-    async with aiohttp.ClientSession(raise_for_status=True) as http:
-        await http.post(f"{endpoint_url}/devstack/instances/{instance_id}/rest")
+    rest = f"{endpoint_url}/devstack/instances/{instance_id}/rest"
+    async with aiohttp.ClientSession(raise_for_status=True) as http, http.post(rest):
+        pass
     return Gpu(emulator=emulator, client=ec2, instance=Instance(client=ec2, id=instance_id, policy=CONTROL))

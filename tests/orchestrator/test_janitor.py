@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from lib.gputask.message import TaskMessage
+from lib.gputask.record import Status, TaskRecord
+from services.devstack.emulator.faults import Mode
+from services.orchestrator.janitor import Janitor
+from services.orchestrator.submission import message_of
+from services.orchestrator.tidying import Limits
+from tests.orchestrator.aws_world import BODY, AwsWorld, eventually
+
+RESEND_AFTER_S = 600.0
+MAX_AGE_S = 86_400.0
+
+
+def janitor_of(world: AwsWorld) -> Janitor:
+    return Janitor(
+        store=world.tasks,
+        queue=world.queue,
+        dead_letters=world.dead_letters,
+        limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=MAX_AGE_S),
+        interval_s=0.05,
+    )
+
+
+@pytest.fixture
+def janitor(world: AwsWorld) -> Janitor:
+    return janitor_of(world)
+
+
+@pytest.fixture
+def events() -> Iterator[list[Any]]:
+    """What is logged."""
+    with capture_logs() as events:
+        yield events
+
+
+@asynccontextmanager
+async def working(janitor: Janitor) -> AsyncIterator[asyncio.Task[None]]:
+    """The janitor, round after round."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(janitor.run(stop))
+    try:
+        yield running
+    finally:
+        stop.set()
+        async with asyncio.timeout(15):
+            await running
+
+
+async def tidy(janitor: Janitor) -> None:
+    await janitor.tidy(asyncio.Event())
+
+
+async def drain(janitor: Janitor) -> None:
+    await janitor.drain_dead_letters(asyncio.Event())
+
+
+async def stored(world: AwsWorld, task: TaskRecord) -> TaskRecord:
+    record = await world.tasks.get(task.task_id)
+    assert record is not None
+    return record
+
+
+async def claim(world: AwsWorld, task: TaskRecord) -> TaskRecord:
+    return await world.tasks.claim(task.task_id, worker="w", lease_s=300, max_attempts=3)
+
+
+async def bury(world: AwsWorld, body: str) -> None:
+    """Put a letter into the dead-letter queue."""
+    await world.dead_letters.send(body, {})
+
+
+async def test_what_was_never_sent_is_sent(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    await tidy(janitor)
+    (message,) = await world.messages()
+    assert message.body == message_of(task)
+    assert json.loads(message.body)["request_body"] == json.loads(BODY)
+    record = await stored(world, task)
+    assert (record.sends, record.queued_at, record.status) == (2, world.clock.now, Status.PENDING)
+
+
+async def test_what_may_still_be_taken_is_not_sent_again(world: AwsWorld, janitor: Janitor) -> None:
+    await world.add_task()
+    world.clock.advance(RESEND_AFTER_S - 1)
+    await tidy(janitor)
+    assert await world.messages() == []
+
+
+async def test_each_send_is_waited_for_twice_as_long(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    sent = []
+    for _ in range(7):
+        world.clock.advance(RESEND_AFTER_S)
+        await tidy(janitor)
+        sent.append(await world.messages_of(task))
+    # After 600 s, 1,200 s more, 2,400 s more.
+    assert sent == [1, 0, 1, 0, 0, 0, 1]
+
+
+async def test_the_task_of_a_silent_worker_is_sent_again_and_a_leased_one_is_not(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    task = await world.add_task()
+    await claim(world, task)
+    world.clock.advance(299)
+    await tidy(janitor)
+    assert await world.messages() == []
+    world.clock.advance(1 + RESEND_AFTER_S)
+    await tidy(janitor)
+    assert await world.messages_of(task) == 1
+
+
+async def test_two_replicas_send_once(world: AwsWorld) -> None:
+    tasks = [await world.add_task() for _ in range(5)]
+    world.clock.advance(RESEND_AFTER_S)
+    await asyncio.gather(*(tidy(janitor_of(world)) for _ in range(3)))
+    sent = sorted(TaskMessage.from_json(message.body).task_id for message in await world.messages())
+    assert sent == sorted(task.task_id for task in tasks)
+
+
+async def test_a_replica_that_decided_before_another_one_sent_does_not_send(world: AwsWorld) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    # It knows the task from the index by now, and reads its body when the other one is through.
+    await world.fail("dynamodb", Mode.SLOW, "GetItem", delay_s=0.5, times=1)
+    calls = await world.calls()
+    late = asyncio.create_task(tidy(janitor_of(world)))
+    await calls.reach("dynamodb", "GetItem", 1)
+    world.clock.advance(1)
+    await tidy(janitor_of(world))
+    await late
+    assert await world.messages_of(task) == 1
+    assert (await stored(world, task)).sends == 2
+
+
+async def test_a_send_that_failed_is_made_up_for(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("sqs", Mode.ERROR, "SendMessage", code="AccessDenied", times=1)
+    await tidy(janitor)
+    world.clock.advance(2 * RESEND_AFTER_S)
+    await tidy(janitor)
+    assert await world.messages_of(task) == 1
+
+
+async def test_one_task_that_cannot_be_sent_does_not_stop_the_others(
+    world: AwsWorld, janitor: Janitor, events: list[Any]
+) -> None:
+    tasks = [await world.add_task() for _ in range(3)]
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("sqs", Mode.ERROR, "SendMessage", code="InvalidMessageContents", times=1)
+    await tidy(janitor)
+    assert len(await world.messages()) == len(tasks) - 1
+    (failure,) = [event for event in events if event["event"] == "task.tidying_failed"]
+    assert failure["log_level"] == "error"
+    assert failure["job_id"] in {task.task_id for task in tasks}
+
+
+async def test_a_task_too_old_is_failed_with_its_cause(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    world.clock.advance(MAX_AGE_S)
+    await tidy(janitor)
+    record = await stored(world, task)
+    assert (record.status, record.error_code) == (Status.FAILED, "expired")
+    assert record.error_message == "not finished within 24 h"
+    assert await world.messages() == []
+
+
+async def test_an_old_task_that_a_worker_holds_is_left_to_it(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    world.clock.advance(MAX_AGE_S)
+    claimed = await claim(world, task)
+    await tidy(janitor)
+    assert await stored(world, task) == claimed
+
+
+async def test_a_message_nobody_can_process_ends_as_a_failed_task(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    poison = json.dumps({"task_id": task.task_id, "api_path": 7})
+    await world.queue.send(poison, {})
+    # Each reader gives it back; the one after the last allowed receive finds nothing, and it is a dead letter.
+    for _ in range(2):
+        (message,) = await world.queue.receive(limit=1, wait_s=0, visibility_s=600)
+        await world.queue.set_visibility(message.receipt, 0)
+    assert await world.queue.receive(limit=1, wait_s=0) == []
+    assert await world.dead_letter_count() == 1
+    await drain(janitor)
+    record = await stored(world, task)
+    assert (record.status, record.error_code) == (Status.FAILED, "dead_letter")
+    assert record.error_message
+    assert await world.dead_letter_count() == 0
+
+
+async def test_a_letter_about_a_finished_task_goes_and_the_task_stays_as_it_is(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    task = await world.add_task()
+    await world.tasks.finish(await claim(world, task), result_s3_uri="s3://results/1.png")
+    finished = await stored(world, task)
+    await bury(world, message_of(task))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 0
+    assert await stored(world, task) == finished
+
+
+async def test_a_letter_about_a_task_in_work_stays_until_its_worker_is_lost(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    claimed = await claim(world, task)
+    await bury(world, message_of(task))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 1
+    assert await stored(world, task) == claimed
+
+    # The first letter is out of sight for a while, so another one stands for its return.
+    world.clock.advance(301)
+    await bury(world, message_of(task))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 1
+    assert (await stored(world, task)).error_code == "dead_letter"
+
+
+async def test_a_letter_about_no_task_goes(world: AwsWorld, janitor: Janitor) -> None:
+    await bury(world, json.dumps({"task_id": "00000000-0000-8000-8000-000000000000"}))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 0
+
+
+@pytest.mark.parametrize("body", ["not JSON", "[]", "{}", '{"task_id": 7}', '{"task_id": ""}', "[" * 50_000])
+async def test_an_unreadable_letter_is_logged_and_goes(
+    world: AwsWorld, janitor: Janitor, events: list[Any], body: str
+) -> None:
+    await bury(world, body)
+    await drain(janitor)
+    assert await world.dead_letter_count() == 0
+    (event,) = [event for event in events if event["event"] == "dead_letter.unreadable"]
+    assert event["log_level"] == "error"
+    assert body not in str(event)
+
+
+async def test_all_letters_are_drained(world: AwsWorld, janitor: Janitor) -> None:
+    tasks = [await world.add_task() for _ in range(12)]
+    for task in tasks:
+        await bury(world, message_of(task))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 0
+    assert [task async for task in world.tasks.live()] == []
+
+
+async def test_a_letter_that_cannot_be_buried_stays_and_does_not_stop_the_others(
+    world: AwsWorld, janitor: Janitor, events: list[Any]
+) -> None:
+    tasks = [await world.add_task() for _ in range(2)]
+    for task in tasks:
+        await bury(world, message_of(task))
+    await world.fail("dynamodb", Mode.ERROR, "UpdateItem", code="ValidationException", times=1)
+    await drain(janitor)
+    assert await world.dead_letter_count() == 1
+    assert sorted([(await stored(world, task)).status for task in tasks]) == [Status.FAILED, Status.PENDING]
+    (failure,) = [event for event in events if event["event"] == "dead_letter.burial_failed"]
+    assert failure["log_level"] == "error"
+
+
+async def test_a_dead_letter_queue_out_of_order_does_not_keep_tasks_from_being_sent(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("sqs", Mode.ERROR, "ReceiveMessage", code="AWS.SimpleQueueService.NonExistentQueue")
+    calls = await world.calls()
+    async with working(janitor):
+        await calls.reach("sqs", "SendMessage", 1)
+    await world.mend()
+    assert await world.messages_of(task) == 1
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ServiceUnavailable"])
+async def test_errors_of_aws_do_not_end_the_janitor(
+    world: AwsWorld, janitor: Janitor, events: list[Any], code: str
+) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("dynamodb", Mode.ERROR, code=code)
+
+    async def is_noted() -> bool:
+        return any(event["event"] == "janitor.round_failed" for event in events)
+
+    async with working(janitor) as running:
+        await eventually(is_noted)
+        calls = await world.calls()
+        await world.mend()
+        await calls.reach("sqs", "SendMessage", 1)
+        assert not running.done()
+    assert await world.messages_of(task) == 1
+    (level,) = {event["log_level"] for event in events if event["event"] == "janitor.round_failed"}
+    assert level == ("error" if code == "AccessDeniedException" else "warning")
+
+
+async def test_a_stop_ends_a_round_between_tasks(world: AwsWorld, janitor: Janitor) -> None:
+    for _ in range(3):
+        await world.add_task()
+    await bury(world, "not JSON")
+    world.clock.advance(RESEND_AFTER_S)
+    stop = asyncio.Event()
+    stop.set()
+    await janitor.tidy(stop)
+    await janitor.drain_dead_letters(stop)
+    assert await world.messages() == []
+    assert await world.dead_letter_count() == 1
