@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AnyHttpUrl, Field, model_validator
+from pydantic import AnyHttpUrl, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lib.daemon.logs import LogFormat
@@ -16,7 +16,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class AdapterSettings(BaseSettings):
-    """Attributes are the variables in lower case; times in seconds.
+    """Attributes are the variables in lower case; times in seconds. An empty variable counts as not set.
 
     Attributes:
         gpu_instance_id: the instance this runs on; empty: asked of the instance metadata service.
@@ -25,10 +25,10 @@ class AdapterSettings(BaseSettings):
             `receive_wait_s` + `drain_s`.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     aws_region: Name
-    aws_endpoint_url: str | None = None
+    aws_endpoint_url: str | None = Field(default=None, pattern="^https?://.")
     sqs_queue_url: AnyHttpUrl
     dynamodb_table: Name
     gpu_instance_id: str = ""
@@ -42,9 +42,16 @@ class AdapterSettings(BaseSettings):
     poll_interval_s: float = Field(default=1, gt=0, le=60)
     health_interval_s: float = Field(default=5, gt=0, le=60)
     worker_beat_s: float = Field(default=30, gt=0, le=300)
-    drain_s: float = Field(default=60, ge=0)
+    drain_s: float = Field(default=60, ge=0, le=_RULE_B_S)
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("comfyui_api_url")
+    @classmethod
+    def _has_no_path(cls, value: AnyHttpUrl) -> AnyHttpUrl:
+        if value.path not in (None, "/"):
+            raise ValueError("only scheme, host and port: a task's own path is put behind them")
+        return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

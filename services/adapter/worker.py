@@ -39,7 +39,7 @@ class Worker:
         self._last_claim_at: float | None = None
         self._upstream = UpstreamHealth.UNHEALTHY
         self._upstream_ok_at: float | None = None
-        self._active: dict[str, TaskRecord] = {}
+        self._active: list[TaskRecord] = []
         self._changed = asyncio.Event()
 
     @property
@@ -50,12 +50,12 @@ class Worker:
     def working_on(self, task: TaskRecord) -> Iterator[None]:
         """The task is in work for the time of the block."""
         self._last_claim_at = self._clock()
-        self._active[task.task_id] = task
+        self._active.append(task)
         self._tell()
         try:
             yield
         finally:
-            del self._active[task.task_id]
+            self._active.remove(task)
             self._tell()
 
     def note_upstream(self, health: UpstreamHealth) -> None:
@@ -70,7 +70,7 @@ class Worker:
     def status(self) -> str:
         """One line for people."""
         if self._active:
-            return f"working on {', '.join(sorted(self._active))}"
+            return f"working on {', '.join(self._task_ids())}"
         if self._upstream is UpstreamHealth.UNHEALTHY:
             return "receiving nothing: the Unified API is not healthy"
         return "idle, waiting for tasks"
@@ -85,18 +85,16 @@ class Worker:
             upstream=UpstreamHealth.BUSY if self._active else self._upstream,
             upstream_ok_at=now if self._active else self._upstream_ok_at,
             last_claim_at=self._last_claim_at,
-            active=tuple(sorted(self._active)),
+            active=self._task_ids(),
         )
 
     async def report(self, ended: asyncio.Event) -> None:
         """Beat now, at every change and every `beat_s`, until `ended`: a worker that drains is not silent."""
         while not ended.is_set():
-            self._changed.clear()
-            try:
-                await self._table.put(self.record().to_item())
-            except AwsError as error:
-                log.warning("worker.beat_failed", error=str(error))
+            await self._beat()
             await wait_for_any((ended, self._changed), self._beat_s)
+        if self._changed.is_set():
+            await self._beat()  # or the last record would vouch for work that nobody does any more
 
     async def feed_watchdog(self, ended: asyncio.Event) -> None:
         """Prove to systemd that the event loop turns, twice per watchdog interval (sd_watchdog_enabled(3))."""
@@ -104,6 +102,17 @@ class Worker:
         while not ended.is_set():
             self._notifier.watchdog()
             await wait_for(ended, interval_s / 2 if interval_s else self._beat_s)
+
+    async def _beat(self) -> None:
+        self._changed.clear()
+        try:
+            await self._table.put(self.record().to_item())
+        except AwsError as error:
+            log.warning("worker.beat_failed", error=str(error))
+
+    def _task_ids(self) -> tuple[str, ...]:
+        # A set: two attempts at one task may overlap, the first one trying to publish after its lease is over.
+        return tuple(sorted({task.task_id for task in self._active}))
 
     def _tell(self) -> None:
         self._changed.set()
