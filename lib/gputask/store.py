@@ -195,8 +195,11 @@ class TaskStore:
 
 
 def _is_own_echo(item: Mapping[str, Any] | None, task: TaskRecord, change: Change) -> bool:
-    """Did this write succeed before, its answer lost, and the retry now find its effect?"""
-    if item is None or item.get("attempt") != task.attempt:
+    """Did this write succeed before, its answer lost, and the retry now find its effect?
+
+    Only a write that takes the task out of work can; the others still hold for what they made.
+    """
+    if item is None or item.get("attempt") != task.attempt or "status" not in change.assign:
         return False
     lasting = change.assign.keys() - _TIMES_OF_WRITE
     return all(item.get(name) == change.assign[name] for name in lasting)

@@ -74,7 +74,7 @@ def changes(draw: st.DrawFn) -> Change:
     )
     countable = [name for name in ("attempt", "sends") if name not in assign]
     add = {name: draw(st.integers(-2, 2)) for name in countable if draw(st.booleans())}
-    return Change(condition=draw(CONDITIONS), assign=assign, add=add)
+    return Change(condition=draw(st.just(Missing("never")) | CONDITIONS), assign=assign, add=add)
 
 
 @pytest.fixture
@@ -134,28 +134,39 @@ async def test_a_condition_admits_a_put_when_it_holds(
         assert await table.get(key) == before
 
 
-@pytest.mark.parametrize(
-    ("condition", "item", "holds"),
-    [
-        (Missing("a"), {}, True),
-        (Missing("a"), {"a": 1}, False),
-        (Equals("a", 1), {"a": 1}, True),
-        (Equals("a", 1), {"a": 2}, False),
-        (Equals("a", 1), {}, False),
-        (AtMost("a", 1), {"a": 1}, True),
-        (AtMost("a", 1), {"a": 1.001}, False),
-        (AtMost("a", 1), {}, False),
-        (LessThan("a", 1), {"a": 0.999}, True),
-        (LessThan("a", 1), {"a": 1}, False),
-        (LessThan("a", 1), {}, False),
-        (AllOf(Equals("a", 1), Missing("b")), {"a": 1}, True),
-        (AllOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, False),
-        (AnyOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, True),
-        (AnyOf(Equals("a", 1), Missing("b")), {"b": 1}, False),
-    ],
-)
+BOUNDARIES: list[tuple[Condition, Item, bool]] = [
+    (Missing("a"), {}, True),
+    (Missing("a"), {"a": 1}, False),
+    (Equals("a", 1), {"a": 1}, True),
+    (Equals("a", 1), {"a": 2}, False),
+    (Equals("a", 1), {}, False),
+    (AtMost("a", 1), {"a": 1}, True),
+    (AtMost("a", 1), {"a": 1.001}, False),
+    (AtMost("a", 1), {}, False),
+    (LessThan("a", 1), {"a": 0.999}, True),
+    (LessThan("a", 1), {"a": 1}, False),
+    (LessThan("a", 1), {}, False),
+    (AllOf(Equals("a", 1), Missing("b")), {"a": 1}, True),
+    (AllOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, False),
+    (AnyOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, True),
+    (AnyOf(Equals("a", 1), Missing("b")), {"b": 1}, False),
+]
+
+
+@pytest.mark.parametrize(("condition", "item", "holds"), BOUNDARIES)
 def test_a_condition_holds_for_an_item_or_not(condition: Condition, item: Item, holds: bool) -> None:
     assert condition.holds(item) is holds
+
+
+async def test_dynamodb_draws_the_same_boundaries(table: Table, fresh_key: Callable[[], str]) -> None:
+    for condition, item, holds in BOUNDARIES:
+        key = fresh_key()
+        await table.put({KEY: key, **item})
+        if holds:
+            await table.put({KEY: key}, condition)
+        else:
+            with pytest.raises(ConditionFailed):
+                await table.put({KEY: key}, condition)
 
 
 def test_a_change_of_an_item_it_does_not_fit_is_none() -> None:

@@ -283,10 +283,11 @@ async def test_the_pause_grows_from_failure_to_failure(
 async def test_a_stop_ends_the_pause_after_a_failed_receive(wire: UnreliableAws, source: Queue, answers: Queue) -> None:
     stop = asyncio.Event()
     wire.otherwise = THROTTLED
-    pool = asyncio.create_task(consumer_of(source, answers).run(stop))
-    await wire.arrived.wait()
-    stop.set()
-    await pool
+    with structlog.testing.capture_logs() as events:
+        pool = asyncio.create_task(consumer_of(source, answers).run(stop))
+        await until(lambda: len(events) == 1)
+        stop.set()
+        await pool
     assert wire.calls == ["ReceiveMessage"]
 
 

@@ -323,6 +323,7 @@ async def test_a_worker_that_was_replaced_publishes_nothing(store: TaskStore, cl
 @each_holders_verb
 async def test_a_worker_whose_task_was_given_up_publishes_nothing(store: TaskStore, clock: Clock, verb: Verb) -> None:
     task = await claimed(store)
+    await store.note_upstream_job(task, "c-9")
     clock.at = NOW + LEASE_S
     await store.give_up("t", code=ErrorCode.RULE_B, message="stuck")
     before = await store.get("t")
@@ -357,6 +358,14 @@ async def test_a_write_whose_answer_was_lost_is_no_lost_lease(
     assert wire.calls == ["UpdateItem", "UpdateItem"]
 
 
+async def test_a_verb_that_is_repeated_later_is_no_lost_lease(store: TaskStore, clock: Clock) -> None:
+    task = await claimed(store)
+    await store.finish(task, result_s3_uri="s3://b/k")
+    clock.at = NOW + 5
+    await store.finish(task, result_s3_uri="s3://b/k")
+    assert (await current(store)).finished_at == NOW
+
+
 async def test_another_result_of_the_same_attempt_is_no_echo(store: TaskStore) -> None:
     task = await claimed(store)
     await store.finish(task, result_s3_uri="s3://b/first")
@@ -365,11 +374,12 @@ async def test_another_result_of_the_same_attempt_is_no_echo(store: TaskStore) -
     assert (await current(store)).result_s3_uri == "s3://b/first"
 
 
-async def test_of_two_replicas_that_want_to_resend_one_does(store: TaskStore, clock: Clock) -> None:
+@pytest.mark.parametrize("later_s", [0, 0.001])
+async def test_of_two_replicas_that_want_to_resend_one_does(store: TaskStore, clock: Clock, later_s: float) -> None:
     record = await created(store)
     clock.at = NOW + 600
     await store.resend(record)
-    clock.at = NOW + 600.001
+    clock.at = NOW + 600 + later_s
     with pytest.raises(Overtaken):
         await store.resend(record)
     assert (await current(store)).sends == 2
