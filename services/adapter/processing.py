@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -14,10 +13,11 @@ from lib.asyncaws.consumer import Delivery
 from lib.asyncaws.errors import AwsError, TransientAwsError
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, PoisonMessage, TaskMessage
-from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.gputask.record import TaskRecord
 from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
+from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, decide
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
 
@@ -69,39 +69,33 @@ class Processor:
                 max_attempts=self.max_attempts,
             )
         except NotClaimable as refusal:
-            await self._decline(refusal.record, delivery)
+            await self._decline(message.task_id, refusal.record, delivery)
         except TransientAwsError as error:
             log.warning("claim.failed", error=str(error))
             await delivery.hand_back(delay_s=_RETRY_DELAY_S)
         else:
             await self._work(task, message, delivery, request_id)
 
-    async def _decline(self, task: TaskRecord | None, delivery: Delivery) -> None:
-        """The record decides what becomes of a message whose task cannot be claimed."""
-        now = self.store.now()
-        if task is None or task.status.is_terminal:
-            log.info("message.obsolete", status=task.status if task else "unknown")
-            await delivery.acknowledge()
-        elif task.is_leased(now):
-            left_s = math.ceil((task.lease_until or now) - now) + 1
-            log.info("task.held_elsewhere", worker=task.worker, lease_left_s=left_s)
-            await delivery.hand_back(delay_s=left_s)
-        elif task.attempt < self.max_attempts:
-            # Its lease ended between the claim and this look.
-            await delivery.hand_back()
-        else:
-            await self._give_up(task, delivery)
+    async def _decline(self, task_id: str, task: TaskRecord | None, delivery: Delivery) -> None:
+        match decide(task, now=self.store.now(), max_attempts=self.max_attempts):
+            case Obsolete():
+                log.info("message.obsolete", status=task.status if task else "unknown")
+                await delivery.acknowledge()
+            case HeldElsewhere(lease_left_s):
+                log.info("task.held_elsewhere", worker=task.worker if task else None, lease_left_s=lease_left_s)
+                await delivery.hand_back(delay_s=lease_left_s)
+            case Claimable():
+                await delivery.hand_back()
+            case Exhausted() as exhausted:
+                await self._give_up(task_id, exhausted, delivery)
 
-    async def _give_up(self, task: TaskRecord, delivery: Delivery) -> None:
-        lost = task.status is Status.PROCESSING
-        code = ErrorCode.WORKER_LOST if lost else ErrorCode.ATTEMPTS_EXHAUSTED
-        how = "the last one ended with its worker" if lost else "none came to an end"
+    async def _give_up(self, task_id: str, exhausted: Exhausted, delivery: Delivery) -> None:
         try:
-            await self.store.give_up(task.task_id, code=code, message=f"gave up after {task.attempt} attempts: {how}")
+            await self.store.give_up(task_id, code=exhausted.code, message=exhausted.message)
         except Overtaken:
             await delivery.hand_back(delay_s=_RETRY_DELAY_S)
             return
-        log.error("task.failed", error_code=code, attempts=task.attempt)
+        log.error("task.failed", error_code=exhausted.code, error=exhausted.message)
         await delivery.acknowledge()
 
     async def _work(self, task: TaskRecord, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
