@@ -137,7 +137,7 @@ async def test_a_deaf_unit_is_killed_after_its_own_limit_and_the_machine_halts(
 
 
 async def test_a_machine_that_does_not_halt_loses_its_power(emulated: Emulated, tmp_path: Path) -> None:
-    async with rented_box(emulated, tmp_path, unit=DEAF) as bench:
+    async with rented_box(emulated, tmp_path, stop_limit_s=600, unit=DEAF) as bench:
         unit = bench.box.units["unit"]
         await bench.start()
         await _until_up(unit, tmp_path)

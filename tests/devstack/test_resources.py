@@ -1,19 +1,15 @@
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from services.devstack.resources import Resources, create_resources
-from tests.devstack.emulated import Emulated, emulator_process
+from tests.devstack.emulated import Emulated
 
 
-@pytest.fixture(scope="module")
-def created(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An emulator of its own: the names are fixed."""
-    log_path: Path = tmp_path_factory.mktemp("resources") / "emulator.log"
-    with emulator_process(log_path) as (emulated, _process):
-        yield emulated, create_resources(emulated.endpoint_url, visibility_s=7, max_receive_count=3)
+@pytest.fixture(scope="session")
+def created(shared_emulator: Emulated) -> tuple[Emulated, Resources]:
+    """Once for each emulator: the names are fixed."""
+    return shared_emulator, create_resources(shared_emulator.endpoint_url, visibility_s=7, max_receive_count=3)
 
 
 def test_the_queue_has_its_visibility_and_its_dead_letter_queue(created: tuple[Emulated, Resources]) -> None:

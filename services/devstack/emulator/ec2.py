@@ -47,16 +47,6 @@ class Ec2:
             self._changed.notify_all()
             return response
 
-    def power(self, instance_id: str, region: str) -> Power:
-        """The instance as it is now.
-
-        Raises:
-            KeyError: no such instance.
-        """
-        with self._changed:
-            self._settle(region)
-            return self._powers[instance_id]
-
     def change(self, instance_id: str, region: str, verb: Callable[[Power, float], None]) -> Power:
         """Let the machine itself act on its power: `Power.halt` or `Power.lay_to_rest`.
 
