@@ -12,10 +12,11 @@ from lib.daemon.logs import LogFormat
 from services.orchestrator.authentication import ApiKey, parse_api_keys
 
 Name = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class OrchestratorSettings(BaseSettings):
-    """Attributes are the variables in lower case; times in seconds.
+    """Attributes are the variables in lower case; times in seconds. An empty variable counts as not set.
 
     Attributes:
         api_keys: `name:sha256hex`, comma separated; may be empty only where nobody but this machine can connect.
@@ -26,10 +27,10 @@ class OrchestratorSettings(BaseSettings):
         drain_s: how long a stop waits for open requests.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     aws_region: Name
-    aws_endpoint_url: str | None = None
+    aws_endpoint_url: str | None = Field(default=None, pattern="^https?://.")
     sqs_queue_url: AnyHttpUrl
     sqs_dlq_url: AnyHttpUrl
     dynamodb_table: Name
@@ -40,12 +41,12 @@ class OrchestratorSettings(BaseSettings):
     allow_private_image_urls: bool = False
     cors_origins: str = ""
     max_submissions: int = Field(default=256, ge=1)
-    waker_interval_s: float = Field(default=30, gt=0, le=300)
-    janitor_interval_s: float = Field(default=60, gt=0, le=3600)
-    resend_after_s: float = Field(default=600, gt=0)
-    task_max_age_s: float = Field(default=86_400, gt=0)
-    task_retention_s: float = Field(default=604_800, gt=0)
-    drain_s: float = Field(default=25, ge=0)
+    waker_interval_s: Seconds = Field(default=30, gt=0, le=300)
+    janitor_interval_s: Seconds = Field(default=60, gt=0, le=3600)
+    resend_after_s: Seconds = Field(default=600, gt=0)
+    task_max_age_s: Seconds = Field(default=86_400, gt=0)
+    task_retention_s: Seconds = Field(default=604_800, gt=0)
+    drain_s: Seconds = Field(default=25, ge=0)
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
@@ -64,6 +65,8 @@ class OrchestratorSettings(BaseSettings):
             )
         if self.task_max_age_s >= self.task_retention_s:
             raise ValueError("TASK_MAX_AGE_S must be less than TASK_RETENTION_S, or records vanish before they end")
+        if self.resend_after_s >= self.task_max_age_s:
+            raise ValueError("RESEND_AFTER_S must be less than TASK_MAX_AGE_S, or a lost message is never sent again")
         return self
 
     @property
