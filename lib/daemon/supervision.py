@@ -54,6 +54,26 @@ async def supervise(stop: asyncio.Event, parts: Mapping[str, Coroutine[Any, Any,
         raise EndedEarly(f"{', '.join(early)} ended")
 
 
+async def cut_off(stop: asyncio.Event, part: Coroutine[Any, Any, None], *, after_s: float) -> None:
+    """Run a part that may be left unfinished: `after_s` seconds after `stop` it is cancelled.
+
+    For work that anybody may take up where it was left; else a call that hangs would hold up the end of the process.
+    """
+    working = asyncio.create_task(part)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((working,), timeout=after_s)
+    finally:
+        stopping.cancel()
+        working.cancel()
+    if done:
+        working.result()
+        return
+    log.warning("part.cut_off", after_s=after_s)
+    await asyncio.wait((working,))
+
+
 async def _with_signals(main: Main) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ from lib.asyncaws.table import Table
 from lib.daemon.configuration import load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
-from lib.daemon.supervision import run, supervise
+from lib.daemon.supervision import cut_off, run, supervise
 from lib.gputask.store import TABLE_KEY, TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
@@ -80,10 +80,19 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
 
         await supervise(
             stop,
-            {"server": server.run(stop, on_ready), "waker": waker.run(stop), "janitor": janitor.run(stop)},
+            {
+                "server": server.run(stop, on_ready),
+                "waker": cut_off(stop, waker.run(stop), after_s=settings.drain_s),
+                "janitor": cut_off(stop, janitor.run(stop), after_s=settings.drain_s),
+                "farewell": _say_farewell(stop, notifier),
+            },
         )
-        notifier.stopping("stopped")
         log.info("orchestrator.stopped")
+
+
+async def _say_farewell(stop: asyncio.Event, notifier: Notifier) -> None:
+    await stop.wait()
+    notifier.stopping("finishing open requests")
 
 
 async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -> _Aws:

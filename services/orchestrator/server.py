@@ -21,7 +21,11 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            # It has logged why. Here it is one part of a process, whose other parts end in order.
+            raise OSError(f"cannot listen on {self.config.host}:{self.config.port}") from error
         self._on_ready()
 
     @contextmanager
