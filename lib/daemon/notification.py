@@ -10,6 +10,9 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+# A manager whose socket is full must not stop the event loop, and the heartbeats on it, for longer.
+_PATIENCE_S = 0.2
+
 
 class Notifier:
     """Tells the service manager how we are; tells nobody when there is none. A status is made one line."""
@@ -47,6 +50,7 @@ class Notifier:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         # A manager that does not hear us is no reason to end; if it misses us, its watchdog will say so.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_PATIENCE_S)
             sender.sendto(message.encode(errors="replace"), address)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lib.asyncaws.session import AwsSession
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.upstream import open_session
+from tests.adapter.adapter_process import Employer, employer
 from tests.adapter.unified_api import UnifiedApi, unified_api
 from tests.adapter.wire import Wire, wire_to
 from tests.adapter.workplace import PATIENT, Workplace
@@ -55,12 +57,12 @@ async def aws(wire: Wire, aws_environment: None) -> AsyncIterator[AwsSession]:
 
 @pytest.fixture
 async def place(aws: AwsSession, task_table: str) -> Workplace:
-    """A new table, queue and dead-letter queue; a message goes there when it is received a fourth time."""
+    """A new table, queue and dead-letter queue; a message goes there when it is received a sixth time."""
     sqs = await aws.sqs(PATIENT)
     name = f"tasks-{uuid4()}"
     dead_letter_url = (await sqs.create_queue(QueueName=f"{name}-dead"))["QueueUrl"]
     asked = await sqs.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
-    redrive = {"deadLetterTargetArn": asked["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    redrive = {"deadLetterTargetArn": asked["Attributes"]["QueueArn"], "maxReceiveCount": 5}
     queue_url = (await sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": json.dumps(redrive)}))["QueueUrl"]
     return Workplace(
         dynamodb=await aws.dynamodb(PATIENT),
@@ -69,3 +71,10 @@ async def place(aws: AwsSession, task_table: str) -> Workplace:
         queue_url=queue_url,
         dead_letter_url=dead_letter_url,
     )
+
+
+@pytest.fixture
+async def employment(place: Workplace, wire: Wire, api: UnifiedApi, tmp_path: Path) -> AsyncIterator[Employer]:
+    """Starts adapters as processes."""
+    async with employer(place, wire, api, tmp_path) as employing:
+        yield employing

@@ -202,7 +202,7 @@ async def test_a_poison_message_comes_back_at_once_and_reaches_the_dead_letters(
     api: UnifiedApi, place: Workplace, adapter: Adapter
 ) -> None:
     await place.queue.send('{"task_id": "task-1", "api_path": "/api/v1/qwen-image-edit/jobs"}', {})
-    for _ in range(3):
+    for _ in range(5):
         await adapter.take_next()
     assert await place.next_message(wait_s=1) is None
     [dead] = await place.dead_letters.receive(limit=1, wait_s=5)

@@ -120,6 +120,16 @@ def test_the_status_line_follows_the_work(observed: Observed) -> None:
     ]
 
 
+def test_a_manager_that_does_not_listen_holds_up_no_work(observed: Observed) -> None:
+    """Its socket takes a few datagrams only; a blocking send would stop every heartbeat."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, pytest.raises(BlockingIOError):
+        filler.setblocking(False)
+        while True:
+            filler.sendto(b"", observed.manager.getsockname())
+    with observed.worker.working_on(TASK):
+        assert observed.worker.has_work
+
+
 async def test_it_beats_at_once_and_at_every_change(observed: Observed, place: Workplace) -> None:
     ended = asyncio.Event()
     reporting = asyncio.create_task(observed.worker.report(ended))

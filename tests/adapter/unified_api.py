@@ -30,10 +30,6 @@ class Submission:
     body: Any
     headers: dict[str, str]
 
-    @property
-    def prompt(self) -> str:
-        return str(self.body.get("prompt"))
-
 
 @dataclass(eq=False)
 class UnifiedApi:
@@ -46,6 +42,7 @@ class UnifiedApi:
         submissions: every POST that arrived.
         looks: ids that were asked for.
         runs: the jobs that were started: upstream ids in order. What costs GPU time.
+        prompts: of those runs.
         ends_at_once: whether a job is over as soon as it is accepted.
         peers: the client's end of each connection that brought a request.
     """
@@ -57,6 +54,7 @@ class UnifiedApi:
     submissions: list[Submission] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
     healths: int = 0
     peers: list[Any] = field(default_factory=list)
 
@@ -107,12 +105,13 @@ class UnifiedApi:
         return web.json_response({"status": "healthy", "comfyui_status": self.comfyui_status})
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self.take_in())
+        return web.json_response(self.take_in(await prompt_of(request)))
 
-    def take_in(self) -> dict[str, Any]:
+    def take_in(self, prompt: str = "") -> dict[str, Any]:
         """Start a run; the answer to its POST."""
         job_id = str(uuid4())
         self.runs.append(job_id)
+        self.prompts.append(prompt)
         job = {"job_id": job_id, "status": "pending", "result_s3_uri": None, "error": None}
         self._jobs[job_id] = job | {"status": "processing"}
         self._in_work.add(job_id)
@@ -166,6 +165,11 @@ async def unified_api() -> AsyncIterator[UnifiedApi]:
             yield api
         finally:
             await api.stop()
+
+
+async def prompt_of(request: web.Request) -> str:
+    """The prompt in a submission."""
+    return str((await request.json()).get("prompt"))
 
 
 def answering(status: int, body: Any = None, *, text: str | None = None, **headers: str) -> Behaviour:

@@ -24,6 +24,15 @@ class Fate(Enum):
     LOST_AFTER = auto()  # done, the connection breaks instead of the answer
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that arrived."""
+
+    operation: str
+    task_id: str | None
+    text: str
+
+
 @dataclass(eq=False)
 class Trouble:
     """A fate for calls of one operation.
@@ -44,25 +53,16 @@ class Trouble:
     met: asyncio.Event = field(default_factory=asyncio.Event)
     met_count: int = 0
 
-    def concerns(self, operation: str, text: str, task_id: str | None) -> bool:
-        if operation != self.operation or self.part not in text:
+    def concerns(self, call: Call) -> bool:
+        if call.operation != self.operation or self.part not in call.text:
             return False
-        if self.task_id is not None and self.task_id != task_id:
+        if self.task_id is not None and self.task_id != call.task_id:
             return False
         return self.times is None or self.met_count < self.times
 
     def meet(self) -> None:
         self.met_count += 1
         self.met.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call that arrived."""
-
-    operation: str
-    task_id: str | None
-    text: str
 
 
 class Wire:
@@ -100,17 +100,29 @@ class Wire:
         operation = request.headers["X-Amz-Target"].rpartition(".")[2]
         call = Call(operation, self._task_of(json.loads(body)), body.decode())
         self.calls.append(call)
-        trouble = next((t for t in self._troubles if t.concerns(operation, call.text, call.task_id)), None)
-        if trouble is None:
-            return await self._forward(request, body)
-        return await self._meet(trouble, request, body)
-
-    async def _meet(self, trouble: Trouble, request: web.Request, body: bytes) -> web.StreamResponse:
-        if trouble.fate is Fate.UNAVAILABLE:
+        if operation == "ReceiveMessage":
+            return await self._receive(request, body)
+        trouble = self._trouble_for(call)
+        if trouble is not None and trouble.fate is Fate.UNAVAILABLE:
             trouble.meet()
             return web.Response(status=503, text='{"__type": "ServiceUnavailable"}', content_type=_JSON)
-        if trouble.fate is not Fate.HELD_BEFORE:
-            await self._forward(request, body)
+        if trouble is not None and trouble.fate is Fate.HELD_BEFORE:
+            return await self._meet(trouble, request)
+        answer = await self._forward(request, body)
+        return answer if trouble is None else await self._meet(trouble, request)
+
+    async def _receive(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """Whose call it is, only the answer tells: it can be lost or held, but not prevented."""
+        answer = await self._forward(request, body)
+        received = json.loads(answer.text or "{}").get("Messages", [])
+        task_id = self._task_ids.get(received[0]["ReceiptHandle"]) if received else None
+        trouble = self._trouble_for(Call("ReceiveMessage", task_id, body.decode()))
+        return answer if trouble is None or task_id is None else await self._meet(trouble, request)
+
+    def _trouble_for(self, call: Call) -> Trouble | None:
+        return next((trouble for trouble in self._troubles if trouble.concerns(call)), None)
+
+    async def _meet(self, trouble: Trouble, request: web.Request) -> web.StreamResponse:
         trouble.meet()
         if trouble.fate is not Fate.LOST_AFTER:
             await asyncio.Event().wait()
