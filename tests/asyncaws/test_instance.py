@@ -75,7 +75,8 @@ async def test_an_answer_without_the_instance_means_there_is_none(aws_environmen
     """Describe lags: an instance may be missing from an answer that is otherwise right."""
 
     async def describe(request: web.Request) -> web.Response:
-        text = "<DescribeInstancesResponse><requestId>1</requestId><reservationSet/></DescribeInstancesResponse>"
+        reservations = "<reservationSet><item><reservationId>r-1</reservationId></item></reservationSet>"
+        text = f"<DescribeInstancesResponse><requestId>1</requestId>{reservations}</DescribeInstancesResponse>"
         return web.Response(text=text, content_type="text/xml")
 
     app = web.Application()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -26,6 +26,14 @@ def waiting(receiver: socket.socket) -> list[bytes]:
             arrived.append(receiver.recv(1 << 20))
         except BlockingIOError:
             return arrived
+
+
+def fill(receiver: socket.socket) -> None:
+    """Send to it until no further datagram fits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(BlockingIOError):
+        sender.setblocking(False)
+        while True:
+            sender.sendto(b"STATUS=much", receiver.getsockname())
 
 
 def journal_fields(datagram: bytes) -> list[tuple[str, str]]:

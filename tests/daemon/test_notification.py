@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from lib.daemon.notification import Notifier
-from tests.daemon.datagrams import receiving_at, waiting
+from tests.daemon.datagrams import fill, receiving_at, waiting
 
 
 def test_the_manager_is_told_how_we_are(tmp_path: Path) -> None:
@@ -48,6 +48,15 @@ def test_without_a_manager_nobody_is_told(address: str | None) -> None:
 
 def test_a_manager_that_is_gone_does_not_end_the_service(tmp_path: Path) -> None:
     Notifier(str(tmp_path / "gone")).watchdog()
+
+
+def test_a_manager_that_does_not_listen_does_not_hold_up_the_service(tmp_path: Path) -> None:
+    """A datagram to a full socket waits until somebody reads; nobody does here, and yet the call returns."""
+    address = str(tmp_path / "notify")
+    with receiving_at(address) as manager:
+        fill(manager)
+        Notifier(address).watchdog()
+        assert b"WATCHDOG=1" not in waiting(manager)
 
 
 def test_the_manager_is_found_in_the_environment(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from asyncio.subprocess import Process
 from typing import Any
 
 import pytest
+import structlog
 
-from lib.daemon.supervision import EndedEarly, supervise
+from lib.daemon.supervision import EndedEarly, cut_off, supervise
 from tests.daemon.conftest import Start
 
 
@@ -121,4 +122,61 @@ async def test_cancelling_the_supervision_cancels_its_parts() -> None:
     supervision.cancel()
     with pytest.raises(asyncio.CancelledError):
         await supervision
+    assert ended == ["part"]
+
+
+async def test_a_part_that_ends_before_the_stop_is_not_cut_off() -> None:
+    await cut_off(asyncio.Event(), end(), after_s=0)
+
+
+async def test_a_part_that_fails_is_not_cut_off_in_silence() -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        await cut_off(asyncio.Event(), fail(), after_s=0)
+
+
+async def test_a_part_may_end_by_itself_after_the_stop() -> None:
+    stop = asyncio.Event()
+    ended: list[str] = []
+
+    async def part() -> None:
+        await stop.wait()
+        ended.append("part")
+
+    asyncio.get_running_loop().call_soon(stop.set)
+    with structlog.testing.capture_logs() as events:
+        await cut_off(stop, part(), after_s=60)
+    assert ended == ["part"]
+    assert events == []
+
+
+async def test_a_part_that_hangs_is_cut_off_once_its_time_is_over() -> None:
+    stop = asyncio.Event()
+    ended: list[str] = []
+
+    async def part() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("part")
+
+    asyncio.get_running_loop().call_soon(stop.set)
+    with structlog.testing.capture_logs() as events:
+        await cut_off(stop, part(), after_s=0.01)
+    assert ended == ["part"]
+    assert [event["event"] for event in events] == ["part.cut_off"]
+
+
+async def test_before_the_stop_no_time_runs_out() -> None:
+    stop, proceed = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def part() -> None:
+        await proceed.wait()
+        ended.append("part")
+
+    supervision = asyncio.create_task(cut_off(stop, part(), after_s=0))
+    await asyncio.wait([supervision], timeout=0.05)
+    assert not supervision.done()
+    proceed.set()
+    await supervision
     assert ended == ["part"]
