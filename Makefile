@@ -27,6 +27,11 @@ demo: $(READY) ## The whole story on this machine, under two minutes
 demo-up: $(READY) ## The same system, left running for curl (Ctrl-C ends it)
 	@$(BIN)/python -m services.devstack up
 
+.PHONY: soak
+soak: MINUTES ?= 10
+soak: $(READY) ## Faults for MINUTES=10 over 5 seeds; then the books must balance
+	@$(BIN)/python -m services.devstack soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test
 test: lint types contracts $(READY) ## Everything CI runs
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
@@ -56,4 +61,4 @@ lock: ## Rewrite requirements.lock from pyproject.toml (needs uv)
 
 .PHONY: clean
 clean: ## Remove what make made
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results
+	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results soak-logs

@@ -73,7 +73,7 @@ async def own_instance_id() -> str:
         TransientAwsError: nothing answers; most likely this is no EC2 instance.
     """
     url = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _METADATA_URL).rstrip("/")
-    timeout = aiohttp.ClientTimeout(total=_METADATA_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_METADATA_TIMEOUT_S, sock_read=_METADATA_TIMEOUT_S)
     failure: Exception | None = None
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
         for attempt in range(_METADATA_TRIES):

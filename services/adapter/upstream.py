@@ -6,6 +6,7 @@ mid-job, and one GET with a long timeout is a perfect long poll.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,9 @@ def open_session(url: str) -> aiohttp.ClientSession:
     On a kept connection that the server closes at the same moment nobody can tell whether a POST has arrived.
     """
     connector = aiohttp.TCPConnector(force_close=True, limit=0)
-    return aiohttp.ClientSession(base_url=url, connector=connector)
+    # No `total` here: aiohttp's own can swallow a cancellation that falls due at the same moment; asyncio's cannot.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
+    return aiohttp.ClientSession(base_url=url, connector=connector, timeout=timeout)
 
 
 class UnifiedApi:
@@ -55,7 +58,7 @@ class UnifiedApi:
     async def health(self, timeout_s: float) -> UpstreamHealth:
         """`/health` is 200 and "healthy" even when ComfyUI is gone; the truth is in `comfyui_status`."""
         try:
-            async with self._session.get("/health", timeout=_timeout(timeout_s)) as answer:
+            async with asyncio.timeout(timeout_s), self._session.get("/health") as answer:
                 members = await answer.json(content_type=None)
         except TimeoutError:
             return UpstreamHealth.BUSY
@@ -75,9 +78,10 @@ class UnifiedApi:
         headers = {"Content-Type": "application/json", "X-Request-ID": request_id}
         try:
             # aiohttp would follow a 307 or 308 with another POST.
-            async with self._session.post(
-                api_path, data=body.encode(), headers=headers, timeout=_timeout(timeout_s), allow_redirects=False
-            ) as answer:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.post(api_path, data=body.encode(), headers=headers, allow_redirects=False) as answer,
+            ):
                 text = await answer.text(errors="replace")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnreachable("the Unified API does not listen") from error
@@ -103,7 +107,7 @@ class UnifiedApi:
         """
         path = f"/api/v1/jobs/{quote(job_id, safe='')}"
         try:
-            async with self._session.get(path, timeout=_timeout(timeout_s)) as answer:
+            async with asyncio.timeout(timeout_s), self._session.get(path) as answer:
                 text = await answer.text(errors="replace")
         except TimeoutError as error:
             raise UpstreamSilent("the Unified API does not answer") from error
@@ -116,10 +120,6 @@ class UnifiedApi:
         if answer.status != 200:
             raise UpstreamGarbled(f"the Unified API answered {answer.status}")
         return _job(text)
-
-
-def _timeout(total_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=total_s, sock_connect=_CONNECT_TIMEOUT_S)
 
 
 def _is_healthy(members: dict[str, Any]) -> bool:

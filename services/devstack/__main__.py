@@ -1,4 +1,4 @@
-"""`python -m services.devstack demo|up`: the whole system on one machine. Composition root."""
+"""`python -m services.devstack demo|up|soak`: the whole system on one machine. Composition root."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import SystemRandom
 
 import structlog
 from rich.console import Console
@@ -17,12 +19,15 @@ from lib.daemon.logs import LogFormat, configure_logging
 from lib.daemon.supervision import run
 from services.devstack.demo.story import Story, upload_samples
 from services.devstack.options import StackOptions
+from services.devstack.soak.session import print_verdict, soak
 from services.devstack.stack import Stack
 
 _RESULTS = Path("demo-results")
 _INTERRUPTED = 130
 
-Play = Callable[[StackOptions], Awaitable[int]]
+_SOAK_LOGS = Path("soak-logs")
+
+Play = Callable[[], Awaitable[int]]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,18 +40,32 @@ def main() -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("--scale", type=float, default=120.0, help="how many times faster 30 minutes pass")
         command.add_argument("--port", type=int, default=0 if name == "demo" else 8080, help="the orchestrator's port")
+    _add_soak(commands.add_parser("soak", help="disturb the running system, then balance the books"))
     arguments = parser.parse_args()
     configure_logging("devstack", form=LogFormat.CONSOLE, level="WARNING")
-    play = _demo if arguments.command == "demo" else _up
-    sys.exit(_run(play, StackOptions(scale=arguments.scale, port=arguments.port, boot_s=3.0, pending_s=1.5)))
+    sys.exit(_run(_chosen(arguments)))
 
 
-def _run(play: Play, options: StackOptions) -> int:
+def _add_soak(soaking: argparse.ArgumentParser) -> None:
+    soaking.add_argument("--minutes", type=float, default=10.0, help="of disturbance, over all seeds")
+    soaking.add_argument("--seed", type=int, default=None, help="the first one; random if left out")
+    soaking.add_argument("--seeds", type=int, default=5, help="how many, one after the other")
+
+
+def _chosen(arguments: argparse.Namespace) -> Play:
+    if arguments.command == "soak":
+        first = arguments.seed if arguments.seed is not None else SystemRandom().randrange(100_000)
+        return partial(_soak, first, arguments.seeds, arguments.minutes * 60 / arguments.seeds)
+    options = StackOptions(scale=arguments.scale, port=arguments.port, boot_s=3.0, pending_s=1.5)
+    return partial(_demo if arguments.command == "demo" else _up, options)
+
+
+def _run(play: Play) -> int:
     verdict = _INTERRUPTED
 
     async def until_stopped(stop: asyncio.Event) -> None:
         nonlocal verdict
-        playing = asyncio.ensure_future(play(options))
+        playing = asyncio.ensure_future(play())
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,6 +87,18 @@ async def _demo(options: StackOptions) -> int:
         complaints = await Story(stack, console=console, folder=_RESULTS).play()
     console.print(f"Pictures and the logs of every process: {_RESULTS}/")
     return 1 if complaints else 0
+
+
+async def _soak(first_seed: int, seeds: int, seconds: float) -> int:
+    console = _console()
+    unbalanced = 0
+    for seed in range(first_seed, first_seed + seeds):
+        console.print(f"seed {seed}: {seconds:.0f} s of faults ...")
+        verdict = await soak(seconds=seconds, seed=seed, folder=_SOAK_LOGS, console=console)
+        print_verdict(console, verdict)
+        unbalanced += bool(verdict.imbalances)
+    console.print(f"{seeds - unbalanced} of {seeds} books balance; logs: {_SOAK_LOGS}/")
+    return 1 if unbalanced else 0
 
 
 def _clear(folder: Path) -> None:

@@ -18,7 +18,8 @@ class StackOptions:
         pending_s: from StartInstances to `running`.
         power_cut_s: longest `stopping`.
         visibility_s: the queue's visibility timeout and the adapter's lease, whole seconds.
-        max_receive_count: receives before a message is dead.
+        max_receive_count: receives before a message is dead; several times the attempts, since a message may also be
+            received and handed back untouched.
         port: the orchestrator's; 0 takes a free one.
         api_keys: client name -> the key in clear.
         log_dir: where each process logs to `<name>.log`; None: a new temporary folder, removed in the end.
@@ -31,7 +32,7 @@ class StackOptions:
     pending_s: float = 0.5
     power_cut_s: float = 30.0
     visibility_s: int = 6
-    max_receive_count: int = 5
+    max_receive_count: int = 10
     port: int = 0
     api_keys: Mapping[str, str] = field(default_factory=dict)
     log_dir: Path | None = None

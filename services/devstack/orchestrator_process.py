@@ -44,6 +44,14 @@ class OrchestratorProcess:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
             await self._running().wait_ready(lambda: self._serves(http), limit_s=_READY_LIMIT_S)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal that it may survive.
+
+        Raises:
+            ProcessLookupError: it does not run.
+        """
+        self._running().send(number)
+
     async def kill(self, number: signal.Signals) -> int:
         """Send a signal that ends it and wait for that. Returns the exit code.
 

@@ -63,7 +63,7 @@ def client_config() -> Config:
     return Config(proxies={}, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
 
-def create_resources(endpoint_url: str, *, visibility_s: int = 300, max_receive_count: int = 5) -> Resources:
+def create_resources(endpoint_url: str, *, visibility_s: int = 300, max_receive_count: int = 10) -> Resources:
     """Create bucket, queues, table and a stopped GPU instance. Blocks for about two seconds.
 
     Args:

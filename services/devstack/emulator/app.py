@@ -42,7 +42,7 @@ class EmulatedAws:
         self._calls.note_attempt(call)
         fault = self._faults.take(call)
         response = self._answer(call, environ) if fault is None else self._fail(call, environ, fault)
-        if response.status_code >= 400 or (fault and fault.mode is Mode.DROP):
+        if response.status_code >= 400 or (fault and fault.mode in (Mode.DROP, Mode.GARBAGE)):
             self._calls.note_failure(call)
         return _send(response, environ, start_response)
 
@@ -72,10 +72,15 @@ class EmulatedAws:
             case Mode.SLOW:
                 time.sleep(fault.delay_s)
                 return self._answer(call, environ)
-            case Mode.DROP:
-                response = self._answer(call, environ)
-                _hang_up(environ)
-                return response
+            case Mode.GARBAGE | Mode.DROP:
+                return self._lose_answer(call, environ, fault.mode)
+
+    def _lose_answer(self, call: AwsCall, environ: WSGIEnvironment, mode: Mode) -> Response:
+        response = self._answer(call, environ)
+        if mode is Mode.GARBAGE:
+            return Response("<html>It works!</html>", content_type="text/html")
+        _hang_up(environ)
+        return response
 
     def _forward(self, environ: WSGIEnvironment) -> Response:
         return Response.from_app(self._moto, environ, buffered=True)

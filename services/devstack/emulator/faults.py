@@ -16,6 +16,7 @@ class Mode(StrEnum):
     THROTTLE = "throttle"  # answered at once: asked too often
     HANG = "hang"  # not answered until the fault is over, then with an error; nothing was done
     SLOW = "slow"  # done and answered, `delay_s` late
+    GARBAGE = "garbage"  # done, but answered with a page of HTML, as by a proxy in between
     DROP = "drop"  # done, but the connection is closed instead of the answer
 
 
