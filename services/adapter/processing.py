@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 
 import stamina
 import structlog
@@ -33,6 +34,8 @@ class Processor:
 
     Attributes:
         abandon: set when a stop cannot wait any longer; what is unfinished is given back.
+        claim_numbers: make each claim's worker name unique. Two slots may claim duplicates of one message in the same
+            millisecond, and a claim whose answer was lost knows its effect by name and time.
     """
 
     store: TaskStore
@@ -42,6 +45,7 @@ class Processor:
     worker: Worker
     max_attempts: int
     abandon: asyncio.Event
+    claim_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def handle(self, delivery: Delivery) -> None:
         """The handler of the consumer pool."""
@@ -64,7 +68,7 @@ class Processor:
         try:
             task = await self.store.claim(
                 message.task_id,
-                worker=self.worker.name,
+                worker=f"{self.worker.name}/{next(self.claim_numbers)}",
                 lease_s=self.lease.lease_s,
                 max_attempts=self.max_attempts,
             )

@@ -422,6 +422,23 @@ async def test_of_many_who_claim_at_once_one_wins(api: UnifiedApi, place: Workpl
     assert (record.status, record.attempt, len(api.runs)) == (Status.COMPLETED, 1, 1)
 
 
+async def test_two_slots_that_claim_in_the_same_instant_are_told_apart(
+    api: UnifiedApi, place: Workplace, adapter: Adapter
+) -> None:
+    """A duplicate, received by the same process in the same millisecond: one of the claims is no echo of the other."""
+    now = round(time.time(), 3)
+    still = replace(adapter.processor, store=replace(adapter.processor.store, clock=lambda: now))
+    task_id = await place.submit()
+    await place.send(await place.record(task_id))
+    slots = [asyncio.create_task(replace(adapter, processor=still).take_next()) for _ in range(2)]
+    await until(lambda: any(slot.done() for slot in slots) or len(api.runs) > 1)
+    for job_id in api.runs:
+        api.end(job_id)
+    await asyncio.gather(*slots)
+    assert await place.is_done(task_id)
+    assert len(api.runs) == 1
+
+
 # AWS on a bad day
 
 
