@@ -19,8 +19,7 @@ from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
 
-# Both AWS calls with their retries, and what taking back may cost: together they leave the rest of the promised second
-# to parsing and the network.
+# Together they leave the rest of the promised second to parsing and the network.
 _BUDGET_S = 0.75
 _TAKE_BACK_S = 0.15
 _RETRY_AFTER_S = 2
@@ -35,12 +34,16 @@ class Submission:
     Attributes:
         nudge: tells the waker that there is demand; must not block.
         retention_s: how long a record is kept from its creation on.
+        budget_s: what both calls may take with all their retries,
+        take_back_s: and what taking a record back may take after them.
     """
 
     store: TaskStore
     queue: Queue
     nudge: Callable[[], None]
     retention_s: float
+    budget_s: float = _BUDGET_S
+    take_back_s: float = _TAKE_BACK_S
 
     async def submit(
         self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None, request_id: str
@@ -56,7 +59,7 @@ class Submission:
         """
         record = self._new_record(kind, body.decode(), client_id, idempotency_key)
         try:
-            async with asyncio.timeout(_BUDGET_S):
+            async with asyncio.timeout(self.budget_s):
                 return await self._accept(record, request_id, is_keyed=idempotency_key is not None)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
@@ -122,7 +125,7 @@ class Submission:
         If this fails, too, or the process dies before it, the janitor sends the message later: done, though unpromised.
         """
         try:
-            async with asyncio.timeout(_TAKE_BACK_S):
+            async with asyncio.timeout(self.take_back_s):
                 await self.store.withdraw(record)
         except Overtaken:
             pass  # it was never written, or another request with its key has announced a message for it

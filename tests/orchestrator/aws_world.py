@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from lib.asyncaws.instance import Instance
 from lib.asyncaws.queue import Message, Queue
-from lib.asyncaws.session import BACKGROUND, CONTROL, REQUEST, AwsSession, CallPolicy
+from lib.asyncaws.session import BACKGROUND, CONTROL, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.message import TaskMessage
@@ -29,6 +30,25 @@ if TYPE_CHECKING:
 
 BODY = b'{"image_url": "s3://pictures/cat.png",  "zoom": 1.0, "prompt": "\xe7\xba\xbf\xe7\xa8\xbf \xf0\x9f\x8e\xa8"}'
 OTHER_BODY = b'{"image_url": "s3://pictures/dog.png"}'
+
+
+class SharedClients(AwsSession):
+    """Opens one client per service and policy, whoever asks: opening takes longer than most calls."""
+
+    def __init__(self, *, region: str, endpoint_url: str) -> None:
+        super().__init__(region=region, endpoint_url=endpoint_url)
+        self._opened: dict[tuple[str, CallPolicy], Any] = {}
+
+    async def _open(self, service: Any, policy: CallPolicy) -> Any:
+        if (service, policy) not in self._opened:
+            self._opened[service, policy] = await super()._open(service, policy)
+        return self._opened[service, policy]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.clear()
+        await super().__aexit__(kind, error, trace)
 
 
 class Clock:
@@ -56,11 +76,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, limit_s: float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsWorld:
-    """One orchestrator's table and queues, empty.
-
-    Attributes:
-        requests: tasks over the clients of the request path; `tasks` are the same with more patience.
-    """
+    """One orchestrator's table and queues, empty."""
 
     endpoint_url: str
     emulator: EmulatorClient
@@ -69,8 +85,6 @@ class AwsWorld:
     table_name: str
     queue_url: str
     dead_letter_queue_url: str
-    requests: TaskStore
-    request_queue: Queue
     tasks: TaskStore
     table: Table
     queue: Queue
@@ -195,14 +209,11 @@ async def new_world(
     """Adds to a table and a queue what else there is."""
     clock = Clock()
     sqs = await aws.sqs(BACKGROUND)
-    dynamodb, quick_dynamodb = await aws.dynamodb(BACKGROUND), await aws.dynamodb(REQUEST)
+    dynamodb = await aws.dynamodb(BACKGROUND)
     dead_letter_queue_url = (await sqs.create_queue(QueueName=f"dead-{uuid.uuid4()}"))["QueueUrl"]
     await _redrive(sqs, queue_url, dead_letter_queue_url)
-
-    def table(client: Any, policy: CallPolicy) -> Table:
-        return Table(client, name=table_name, key=TABLE_KEY, policy=policy)
-
-    world = AwsWorld(
+    table = Table(dynamodb, name=table_name, key=TABLE_KEY, policy=BACKGROUND)
+    return AwsWorld(
         endpoint_url=endpoint_url,
         emulator=emulator,
         clock=clock,
@@ -210,17 +221,11 @@ async def new_world(
         table_name=table_name,
         queue_url=queue_url,
         dead_letter_queue_url=dead_letter_queue_url,
-        requests=TaskStore(table(quick_dynamodb, REQUEST), clock),
-        request_queue=Queue(await aws.sqs(REQUEST), url=queue_url, policy=REQUEST),
-        tasks=TaskStore(table(dynamodb, BACKGROUND), clock),
-        table=table(dynamodb, BACKGROUND),
+        tasks=TaskStore(table, clock),
+        table=table,
         queue=Queue(sqs, url=queue_url, policy=BACKGROUND),
         dead_letters=Queue(sqs, url=dead_letter_queue_url, policy=BACKGROUND),
     )
-    # The first call of a client takes several times as long as the next: no matter of the budgets under test.
-    await world.requests.table.check()
-    await world.request_queue.check()
-    return world
 
 
 async def _redrive(sqs: SQSClient, queue_url: str, dead_letter_queue_url: str) -> None:

@@ -14,7 +14,7 @@ from lib.asyncaws.session import AwsSession
 from services.devstack import leash
 from services.devstack.emulator.client import EmulatorClient
 from services.devstack.surroundings import REGION, surroundings
-from tests.orchestrator.aws_world import AwsWorld, Gpu, new_gpu, new_world
+from tests.orchestrator.aws_world import AwsWorld, Gpu, SharedClients, new_gpu, new_world
 
 _START_LIMIT_S = 60
 # Stopping lasts until a test says that the machine has halted.
@@ -41,8 +41,8 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def session(aws_endpoint: str) -> AwsSession:
-    """Opens the clients of all tests: reading AWS's descriptions of its services takes longer than most of them."""
-    return AwsSession(region=REGION, endpoint_url=aws_endpoint)
+    """Serves all tests: reading AWS's descriptions of its services takes longer than most of them."""
+    return SharedClients(region=REGION, endpoint_url=aws_endpoint)
 
 
 @pytest.fixture

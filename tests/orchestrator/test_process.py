@@ -64,8 +64,7 @@ async def test_ready_is_told_when_it_serves_and_a_job_goes_all_the_way(here: Sit
         async with orchestrator.http.get("/health") as answer:
             assert (answer.status, await answer.json()) == (200, HEALTHY)
         assert await orchestrator.status("/ready") == 200
-        answer = await orchestrator.post()
-        assert answer.status == 202
+        answer = await orchestrator.submit()
         await gpu.reach("pending", "running")
         assert await orchestrator.status(answer.headers["Location"]) == 200
         job = await answer.json()
@@ -116,7 +115,7 @@ async def test_without_its_table_it_lives_answers_and_is_not_ready(here: Site) -
 @pytest.mark.parametrize("service", ["dynamodb", "sqs"])
 async def test_aws_down_is_said_within_a_second(here: Site, world: AwsWorld, service: str) -> None:
     async with here.running() as orchestrator:
-        assert await orchestrator.status("/ready") == 200
+        await orchestrator.warm_up()
         await world.fail(service, Mode.ERROR)
         async with asyncio.timeout(PROMISE_S):
             answer = await orchestrator.post()
@@ -129,8 +128,7 @@ async def test_aws_down_is_said_within_a_second(here: Site, world: AwsWorld, ser
 async def test_ec2_refusing_is_no_matter_of_the_client(here: Site, world: AwsWorld) -> None:
     await world.fail("ec2", Mode.ERROR, "StartInstances", code="InsufficientInstanceCapacity")
     async with here.running() as orchestrator:
-        answer = await orchestrator.post()
-        assert answer.status == 202
+        answer = await orchestrator.submit()
         refusal = await orchestrator.logs("instance.start_refused")
         assert "InsufficientInstanceCapacity" in refusal["reason"]
         assert refusal["retry_in_s"] > 0
@@ -143,7 +141,7 @@ async def test_killed_after_202_before_the_waker_looked_the_restarted_one_wakes_
 ) -> None:
     await world.fail("ec2", Mode.HANG)
     async with here.running() as orchestrator:
-        assert (await orchestrator.post()).status == 202
+        await orchestrator.submit()
         orchestrator.process.send(signal.SIGKILL)
         assert await orchestrator.ended() == -signal.SIGKILL
     await world.mend()
@@ -154,12 +152,12 @@ async def test_killed_after_202_before_the_waker_looked_the_restarted_one_wakes_
 
 async def test_a_stop_lets_an_open_request_finish_and_closes_the_port(here: Site, world: AwsWorld) -> None:
     async with here.running() as orchestrator, half_request(orchestrator) as request:
+        await orchestrator.warm_up()
         orchestrator.process.send(signal.SIGTERM)
         async with asyncio.timeout(10):
             await orchestrator.manager.hears("STOPPING=1")
         await eventually(orchestrator.refuses_connections)
         assert orchestrator.process.exit_code is None
-        await world.fail("sqs", Mode.SLOW, "SendMessage", delay_s=0.2)
         status_line, headers = await request.complete()
         assert status_line == "HTTP/1.1 202 Accepted"
         assert "location: /api/v1/jobs/" in headers
@@ -170,7 +168,8 @@ async def test_a_stop_lets_an_open_request_finish_and_closes_the_port(here: Site
 
 async def test_a_call_to_aws_under_way_at_a_stop_finishes_with_202(here: Site, world: AwsWorld) -> None:
     async with here.running() as orchestrator:
-        await world.fail("sqs", Mode.SLOW, "SendMessage", delay_s=0.3)
+        await orchestrator.warm_up()
+        await world.fail("sqs", Mode.SLOW, "SendMessage", delay_s=0.3, times=1)
         calls = await world.calls()
         posting = asyncio.create_task(orchestrator.post())
         await calls.reach("sqs", "SendMessage", 1)
