@@ -27,6 +27,7 @@ class WorkerRecord:
 
     Attributes:
         upstream_ok_at: when the upstream was last healthy, or rightly busy.
+        upstream_remark: what an operator should know of it, e.g. that its restart was asked for.
         active: ids of the tasks in work.
     """
 
@@ -35,6 +36,7 @@ class WorkerRecord:
     beat_at: float
     upstream: UpstreamHealth
     upstream_ok_at: float | None = None
+    upstream_remark: str = ""
     last_claim_at: float | None = None
     active: tuple[str, ...] = ()
 
@@ -46,6 +48,7 @@ class WorkerRecord:
             "updated_at": self.beat_at,
             "upstream": self.upstream,
             "upstream_ok_at": self.upstream_ok_at,
+            "upstream_remark": self.upstream_remark or None,
             "last_claim_at": self.last_claim_at,
             "active": list(self.active),
         }

@@ -8,6 +8,7 @@ import structlog
 
 from lib.daemon.waiting import wait_for
 from lib.gputask.gpu import UpstreamHealth
+from services.adapter.silence import Silence
 from services.adapter.upstream import UnifiedApi
 from services.adapter.worker import Worker
 
@@ -20,9 +21,12 @@ class UpstreamGate:
     Silence over a job in work is business; silence without one means it hangs or starts, so the gate stays shut.
     """
 
-    def __init__(self, *, api: UnifiedApi, worker: Worker, stop: asyncio.Event, interval_s: float) -> None:
+    def __init__(
+        self, *, api: UnifiedApi, worker: Worker, silence: Silence, stop: asyncio.Event, interval_s: float
+    ) -> None:
         self._api = api
         self._worker = worker
+        self._silence = silence
         self._stop = stop
         self._interval_s = interval_s
 
@@ -42,7 +46,10 @@ class UpstreamGate:
 
     async def _look(self) -> UpstreamHealth:
         health = await self._api.health(self._interval_s)
-        if health is UpstreamHealth.BUSY and not self._worker.has_work:
+        if health is not UpstreamHealth.BUSY:
+            self._silence.end()
+        elif not self._worker.has_work:
+            self._silence.goes_on()
             health = UpstreamHealth.UNHEALTHY
-        self._worker.note_upstream(health)
+        self._worker.note_upstream(health, remark=self._silence.remark)
         return health

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AnyHttpUrl, Field, field_validator, model_validator
@@ -21,6 +22,8 @@ class AdapterSettings(BaseSettings):
     Attributes:
         gpu_instance_id: the instance this runs on; empty: asked of the instance metadata service.
         concurrency: jobs in work at once. The Unified API serves one at a time, so 1.
+        upstream_restart_file: touched when the Unified API has been silent for longer than any job may take; whoever
+            watches the file restarts it. Empty: nobody is asked.
         drain_s: how long a stop waits for work before it is given back. systemd's stop timeout must exceed
             `receive_wait_s` + `drain_s`.
     """
@@ -41,6 +44,7 @@ class AdapterSettings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1, le=10)
     poll_interval_s: float = Field(default=1, gt=0, le=60)
     health_interval_s: float = Field(default=5, gt=0, le=60)
+    upstream_restart_file: Path | None = None
     worker_beat_s: float = Field(default=30, gt=0, le=300)
     drain_s: float = Field(default=60, ge=0, le=_RULE_B_S)
     log_format: LogFormat = LogFormat.CONSOLE

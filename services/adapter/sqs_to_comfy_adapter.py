@@ -29,6 +29,7 @@ from services.adapter.lease import Lease
 from services.adapter.processing import Processor
 from services.adapter.run import Runner
 from services.adapter.settings import AdapterSettings
+from services.adapter.silence import Silence
 from services.adapter.upstream import UnifiedApi, open_session
 from services.adapter.worker import Worker
 
@@ -107,7 +108,10 @@ def _consumer(
     stop: asyncio.Event,
     abandon: asyncio.Event,
 ) -> Consumer:
-    gate = UpstreamGate(api=api, worker=worker, stop=stop, interval_s=settings.health_interval_s)
+    silence = Silence(
+        limit_s=settings.job_deadline_s, restart_file=settings.upstream_restart_file, clock=time.monotonic
+    )
+    gate = UpstreamGate(api=api, worker=worker, silence=silence, stop=stop, interval_s=settings.health_interval_s)
     processor = Processor(
         store=TaskStore(aws.records, time.time),
         runner=Runner(api=api, deadline_s=settings.job_deadline_s, poll_interval_s=settings.poll_interval_s),

@@ -39,6 +39,7 @@ class Worker:
         self._last_claim_at: float | None = None
         self._upstream = UpstreamHealth.UNHEALTHY
         self._upstream_ok_at: float | None = None
+        self._upstream_remark = ""
         self._active: list[TaskRecord] = []
         self._changed = asyncio.Event()
 
@@ -58,13 +59,17 @@ class Worker:
             self._active.remove(task)
             self._tell()
 
-    def note_upstream(self, health: UpstreamHealth) -> None:
-        """What was just found out about the Unified API."""
+    def note_upstream(self, health: UpstreamHealth, *, remark: str = "") -> None:
+        """What was just found out about the Unified API, and a remark on it for people."""
         if health is not UpstreamHealth.UNHEALTHY:
             self._upstream_ok_at = self._clock()
+        news = bool(remark) != bool(self._upstream_remark)
+        self._upstream_remark = remark
         if health is not self._upstream:
             log.info("upstream.changed", health=health, before=self._upstream)
             self._upstream = health
+            news = True
+        if news:
             self._tell()
 
     def status(self) -> str:
@@ -72,7 +77,7 @@ class Worker:
         if self._active:
             return f"working on {', '.join(self._task_ids())}"
         if self._upstream is UpstreamHealth.UNHEALTHY:
-            return "receiving nothing: the Unified API is not healthy"
+            return f"receiving nothing: the Unified API is {self._upstream_remark or 'not healthy'}"
         return "idle, waiting for tasks"
 
     def record(self) -> WorkerRecord:
@@ -84,6 +89,7 @@ class Worker:
             beat_at=now,
             upstream=UpstreamHealth.BUSY if self._active else self._upstream,
             upstream_ok_at=now if self._active else self._upstream_ok_at,
+            upstream_remark=self._upstream_remark,
             last_claim_at=self._last_claim_at,
             active=self._task_ids(),
         )

@@ -32,6 +32,11 @@ class Plan:
         """Real seconds from a start to a worker that answers; what waits for one must not give up before."""
         return self.options.pending_s + self.options.boot_s + _START_ALLOWANCE_S
 
+    @property
+    def restart_file(self) -> Path:
+        """Touched by the adapter when the upstream hangs."""
+        return self.log_dir / "restart-upstream"
+
     def scaled_s(self, seconds: float, *, at_least_s: float = _SHORTEST_INTERVAL_S) -> str:
         """`seconds` of AWS's time on the faster clock, as a variable's text."""
         return f"{max(seconds / self.options.scale, at_least_s):g}"
@@ -72,6 +77,7 @@ def adapter_environment(plan: Plan) -> dict[str, str]:
         "HEALTH_INTERVAL_S": plan.scaled_s(5, at_least_s=1),
         "WORKER_BEAT_S": plan.scaled_s(30),
         "DRAIN_S": f"{ADAPTER_DRAIN_S:g}",
+        "UPSTREAM_RESTART_FILE": str(plan.restart_file),
         **plan.options.adapter_env,
     }
 

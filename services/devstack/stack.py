@@ -37,6 +37,7 @@ from services.devstack.evaluator import Evaluator
 from services.devstack.lambda_function import RETRY_DELAYS_S, LambdaFunction, lambda_function
 from services.devstack.options import StackOptions
 from services.devstack.orchestrator_process import OrchestratorProcess
+from services.devstack.path_unit import RestartPath
 from services.devstack.ports import ReservedPort
 from services.devstack.power import State
 from services.devstack.processes import owned_process
@@ -48,6 +49,7 @@ log = structlog.get_logger()
 
 _READY_LIMIT_S = 60.0
 _END_LIMIT_S = 5.0
+_RESTART_LIMIT_S = 1.0
 
 
 class Stack:
@@ -59,6 +61,7 @@ class Stack:
     evaluator: Evaluator
     box: GpuBox
     shutdown: LambdaFunction
+    restart_path: RestartPath
 
     def __init__(self, options: StackOptions | None = None) -> None:
         self.options = options or StackOptions()
@@ -265,6 +268,8 @@ class Stack:
         background = await exits.enter_async_context(Background())
         background.start(self.box.run(), name="devstack.box")
         background.start(self.evaluator.run(), name="devstack.evaluator")
+        self.restart_path = RestartPath(self.plan.restart_file, self.upstream, stop_limit_s=_RESTART_LIMIT_S)
+        background.start(self.restart_path.run(), name="devstack.restart_path")
 
     def _unit_files(self) -> list[UnitFile]:
         return [

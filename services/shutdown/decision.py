@@ -79,11 +79,12 @@ def _judge_service(facts: Facts, policy: Policy) -> Decision:
     absent_at = _worker_absent_at(facts, policy)
     if facts.now >= absent_at:
         return _break_off(facts, policy, _absence(facts))
-    stalled_at = facts.unserved_since + policy.idle_s
+    patience_s = max(policy.idle_s, policy.worker_grace_s)  # a worker that may still be booting has not stalled
+    stalled_at = facts.unserved_since + patience_s
     if facts.now >= stalled_at:
         # A worker that only looks healthy may not keep a paid machine on. No honest one gets here: its deadline for a
         # job is below idle_s, and after each job it claims the next.
-        return _break_off(facts, policy, f"the worker claimed nothing for {_span(policy.idle_s)}")
+        return _break_off(facts, policy, f"the worker claimed nothing for {_span(patience_s)}")
     return Leave(_work(facts), stops_at=min(absent_at, stalled_at), clear_hold=_has_earned_trust(facts, policy))
 
 

@@ -19,7 +19,7 @@ from services.adapter.gate import UpstreamGate
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 from tests.adapter.unified_api import UnifiedApi, answering, hang
-from tests.adapter.workplace import INSTANCE_ID, QUICK
+from tests.adapter.workplace import INSTANCE_ID, QUICK, patient
 
 TASK = TaskRecord(
     task_id="task-1", status=Status.PROCESSING, job_type=QWEN_IMAGE_EDIT.api_path, created_at=0, updated_at=0
@@ -45,7 +45,7 @@ async def watched(aws: AwsSession, client: UnifiedApiClient) -> Watched:
     table = Table(await aws.dynamodb(QUICK), name="none", key=TABLE_KEY, policy=QUICK)
     worker = Worker(instance_id=INSTANCE_ID, table=table, notifier=Notifier(None), clock=time.time, beat_s=1)
     stop = asyncio.Event()
-    return Watched(UpstreamGate(api=client, worker=worker, stop=stop, interval_s=0.1), worker, stop)
+    return Watched(UpstreamGate(api=client, worker=worker, silence=patient(), stop=stop, interval_s=0.1), worker, stop)
 
 
 async def test_it_is_open_while_comfyui_is_healthy(api: UnifiedApi, watched: Watched) -> None:
@@ -106,6 +106,6 @@ async def test_after_a_deadline_the_upstream_is_unhealthy_until_it_answers(api: 
 async def test_a_stop_does_not_wait_at_a_shut_gate(api: UnifiedApi, client: UnifiedApiClient, watched: Watched) -> None:
     api.on_health = UNHEALTHY
     watched.stop.set()
-    gate = UpstreamGate(api=client, worker=watched.worker, stop=watched.stop, interval_s=1000)
+    gate = UpstreamGate(api=client, worker=watched.worker, silence=patient(), stop=watched.stop, interval_s=1000)
     async with asyncio.timeout(10):
         assert not await gate.is_open()

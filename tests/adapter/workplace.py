@@ -23,6 +23,7 @@ from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.processing import Processor
 from services.adapter.run import Runner
+from services.adapter.silence import Silence
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 
@@ -167,7 +168,7 @@ def open_adapter(
     """One more adapter for the place."""
     leases = Table(place.dynamodb, name=place.table_name, key=TABLE_KEY, policy=QUICK)
     worker = Worker(instance_id=INSTANCE_ID, table=leases, notifier=Notifier(None), clock=time.time, beat_s=0.2)
-    gate = UpstreamGate(api=client, worker=worker, stop=asyncio.Event(), interval_s=0.2)
+    gate = UpstreamGate(api=client, worker=worker, silence=patient(), stop=asyncio.Event(), interval_s=0.2)
     processor = Processor(
         store=place.store,
         runner=Runner(api=client, deadline_s=deadline_s, poll_interval_s=0.02),
@@ -184,3 +185,8 @@ def open_adapter(
         worker=worker,
         gate=gate,
     )
+
+
+def patient() -> Silence:
+    """Silence that nobody minds."""
+    return Silence(limit_s=1e9, restart_file=None, clock=time.monotonic)

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+HANG_MARKER = "the end is never noticed"
 _TERMINAL = ("completed", "failed")
 _ANSWER_LIMIT_S = 3.0
 _POLL_S = 0.5
@@ -67,6 +68,8 @@ class Clients:
         body = {"image_url": self._picture, "prompt": "sketch", "seed": number, "steps": self._random.randint(1, 6)}
         if self._random.random() < 0.1:
             body["image_url"] = f"{self._picture}.missing"
+        elif self._random.random() < 0.05:
+            body["prompt"] = HANG_MARKER
         job = SoakJob(f"soak-{number}", body)
         self.jobs.append(job)
         return job

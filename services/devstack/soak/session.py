@@ -20,7 +20,7 @@ from services.devstack.power import State
 from services.devstack.resources import aws_session, client_config
 from services.devstack.soak.books import imbalances, runs_per_request
 from services.devstack.soak.chaos import Chaos
-from services.devstack.soak.clients import Clients
+from services.devstack.soak.clients import HANG_MARKER, Clients
 from services.devstack.soak.proxy import UpstreamProxy, upstream_proxy
 from services.devstack.stack import Stack
 
@@ -48,7 +48,7 @@ def soak_options(log_dir: Path, proxy: UpstreamProxy) -> StackOptions:
         scale=180.0,
         visibility_s=4,
         log_dir=log_dir,
-        upstream_env={"STEP_S": "0.15"},
+        upstream_env={"STEP_S": "0.15", "HANG_ON": HANG_MARKER},
         adapter_env={"COMFYUI_API_URL": proxy.url, "JOB_DEADLINE_S": "8", "DRAIN_S": "2"},
         lambda_env={"HOLD_MAX_S": "20"},
     )
