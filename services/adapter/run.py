@@ -76,13 +76,26 @@ class Runner:
         """
         try:
             async with asyncio.timeout(self.deadline_s):
-                if task.comfy_job_id is None:
-                    return await self._submit(message, note, request_id)
-                log.info("task.adopted", comfy_job_id=task.comfy_job_id)
-                return await self._await_end(task.comfy_job_id)
+                if task.comfy_job_id is not None:
+                    adopted = await self._adopt(task.comfy_job_id)
+                    if adopted is not None:
+                        return adopted
+                return await self._submit(message, note, request_id)
         except TimeoutError:
             minutes = self.deadline_s / 60
             return Failed(ErrorCode.DEADLINE, f"the job was not finished within its deadline of {minutes:g} min")
+
+    async def _adopt(self, comfy_job_id: str) -> Outcome | None:
+        """The outcome of an earlier attempt's run; None if the upstream forgot it.
+
+        Then this attempt, which has run nothing so far, may submit: otherwise each stop in mid-job would cost two.
+        """
+        log.info("task.adopted", comfy_job_id=comfy_job_id)
+        try:
+            return await self._await_end(comfy_job_id)
+        except UpstreamForgot as error:
+            log.info("task.run_was_lost", comfy_job_id=comfy_job_id, error=str(error))
+            return None
 
     async def _submit(self, message: TaskMessage, note: NoteUpstreamJob, request_id: str) -> Outcome:
         try:
@@ -95,7 +108,10 @@ class Runner:
             return await self._find_out(error)
         await note(job.id)
         log.info("task.submitted", comfy_job_id=job.id)
-        return _outcome(job) or await self._await_end(job.id)
+        try:
+            return _outcome(job) or await self._await_end(job.id)
+        except UpstreamForgot as error:
+            return GivenBack(str(error), keep_upstream_job=False)
 
     async def _post(self, message: TaskMessage, request_id: str) -> UpstreamJob:
         """Refused connections are retried for a while; whatever may have arrived is not."""
@@ -125,12 +141,14 @@ class Runner:
         return Failed(ErrorCode.UPSTREAM_FAILED, f"{error}; it is not repeated, since it may have run")
 
     async def _await_end(self, job_id: str) -> Outcome:
-        """Look until the job has ended. Silence and broken connections mean "still running" until the deadline."""
+        """Look until the job has ended. Silence and broken connections mean "still running" until the deadline.
+
+        Raises:
+            UpstreamForgot: the run is lost.
+        """
         while True:
             try:
                 job = await self.api.look(job_id, timeout_s=self.look_timeout_s)
-            except UpstreamForgot as error:
-                return GivenBack(str(error), keep_upstream_job=False)
             except UpstreamSilent:
                 continue
             except (UpstreamUnreachable, UpstreamGarbled) as error:

@@ -243,10 +243,12 @@ async def test_a_known_run_is_adopted_without_a_post(api: UnifiedApi, attempt: A
     assert set(api.looks) == {job_id}
 
 
-async def test_a_run_the_upstream_forgot_leads_to_another_attempt(api: UnifiedApi, attempt: Attempt) -> None:
-    outcome = await attempt.run(adopting="job-before-the-restart")
-    assert keeps_nothing(outcome)
-    assert not api.submissions
+async def test_an_adopted_run_that_the_upstream_forgot_is_submitted_by_the_same_attempt(
+    api: UnifiedApi, attempt: Attempt
+) -> None:
+    api.ends_at_once = True
+    assert await attempt.run(adopting="job-before-the-restart") == Completed(RESULT)
+    assert len(api.submissions) == 1
 
 
 async def test_an_upstream_that_is_restarted_in_mid_job_has_forgotten_it(api: UnifiedApi, attempt: Attempt) -> None:
