@@ -128,13 +128,7 @@ class Adapter:
             return
         self._last_claim_at_s = now_s
         task = self._table.read(message.task_id)
-        if task.comfy_job_id is not None:
-            # The job table of the Unified API lives in memory: a run of an earlier boot is forgotten.
-            self._table.write(
-                task.task_id, transitions.release(attempt=task.attempt, now=now_s, keep_upstream_job=False)
-            )
-            self._queue.hide(message, 0)
-            return
+        # The job table of the Unified API lives in memory: a run of an earlier boot is forgotten, and submitted again.
         run_id = f"run-{task.task_id}-{task.attempt}"
         note = transitions.note_upstream_job(attempt=task.attempt, now=now_s, comfy_job_id=run_id)
         self._table.write(task.task_id, note)
