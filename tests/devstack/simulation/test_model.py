@@ -151,13 +151,13 @@ def _world_with_job(run_s: float) -> World:
 
 
 def test_a_job_stopped_in_mid_work_is_given_back_and_runs_at_the_next_boot() -> None:
-    """Its third attempt: the second adopts a run that the Unified API has forgotten over the restart."""
+    """By its second attempt, which finds the run forgotten over the restart and submits it again."""
     world = _world_with_job(600)
     world.clock.at(300, world.machine.stop)
     world.clock.at(400, world.machine.start)
     world.clock.run(3600)
     task = world.table.read("task-0000")
-    assert (task.status, task.attempt, task.finished_at) == (Status.COMPLETED, 3, 400 + 150 + 600)
+    assert (task.status, task.attempt, task.finished_at) == (Status.COMPLETED, 2, 400 + 150 + 600)
     assert world.chronicle.killed_at_s == [300]
 
 
