@@ -58,12 +58,22 @@ class Submission:
             Unavailable: AWS did not take it in time. No task is promised; one that was half made is taken back.
         """
         record = self._new_record(kind, body.decode(), client_id, idempotency_key)
+        # Nobody else knows an id we just made up. What bears a key may be another request's, even of the same
+        # millisecond, until our own create has said that it was the first.
+        is_ours = idempotency_key is None
         try:
             async with asyncio.timeout(self.budget_s):
-                return await self._accept(record, request_id, is_keyed=idempotency_key is not None)
+                try:
+                    await self.store.create(record)
+                except AlreadyExists as found:
+                    if not is_ours:
+                        return await self._replay(found.record, record, request_id)
+                is_ours = True
+                return await self._accept(record, request_id)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
-            await self._take_back(record)
+            if is_ours:
+                await self._take_back(record)
             raise Unavailable(_RETRY_AFTER_S) from error
 
     def _new_record(self, kind: Kind, text: str, client_id: str, idempotency_key: str | None) -> TaskRecord:
@@ -82,15 +92,7 @@ class Submission:
             expires_at=int(now + self.retention_s),
         )
 
-    async def _accept(self, record: TaskRecord, request_id: str, *, is_keyed: bool) -> TaskRecord:
-        try:
-            await self.store.create(record)
-        except AlreadyExists as found:
-            # Nobody else knows an id we just made up: found, it is our own write, whose answer was lost. With a key it
-            # may be another request's, of the same millisecond and equal in every attribute; what that was promised
-            # must not be taken back by us, so it is taken for another's.
-            if is_keyed:
-                return await self._replay(found.record, record, request_id)
+    async def _accept(self, record: TaskRecord, request_id: str) -> TaskRecord:
         await self.queue.send(message_of(record), {REQUEST_ID_ATTRIBUTE: request_id})
         self.nudge()
         log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
@@ -122,7 +124,8 @@ class Submission:
     async def _take_back(self, record: TaskRecord) -> None:
         """What nobody was promised shall not run, and a repeated Idempotency-Key shall find a clean slate.
 
-        If this fails, too, or the process dies before it, the janitor sends the message later: done, though unpromised.
+        If this fails, too, or the process dies before it, or the record may be another request's, the janitor sends the
+        message later: done, though unpromised.
         """
         try:
             async with asyncio.timeout(self.take_back_s):
