@@ -93,6 +93,11 @@ def test_a_resend_of_what_was_queued_again_since_changes_nothing() -> None:
     assert situations_changed_by(transitions.resend(read_earlier, now=NOW)) == set()
 
 
+def test_a_resend_of_what_was_sent_again_within_the_millisecond_changes_nothing() -> None:
+    sent_again = record_of(sends=2).to_item()
+    assert transitions.resend(record_of(sends=1), now=NOW).applied_to(sent_again) is None
+
+
 def test_giving_up_is_for_what_no_worker_holds() -> None:
     assert situations_changed_by(GIVE_UP) == UNHELD
 
