@@ -61,7 +61,8 @@ class Observer:
         # Tasks in the order of their life, so that one which moves on meanwhile is met twice rather than missed; the
         # worker record, read consistently and last, knows of a claim that the index does not show yet.
         tasks = {task.task_id: task for status in ("pending", "processing") for task in self._live(status)}
-        finished = [item for status in ("completed", "failed") for item in self._finished(status, now - self._window_s)]
+        since = now - self._window_s
+        finished = [item for status in ("completed", "failed") for item in self._query(status, since=since)]
         return Facts(
             now=now,
             state=state,
@@ -96,9 +97,6 @@ class Observer:
                 lease_until=read_number(item, "lease_until"),
                 attempt=read_count(item, "attempt"),
             )
-
-    def _finished(self, status: str, since: float) -> Iterator[Item]:
-        return self._query(status, since=since)
 
     def _query(self, status: str, *, since: float) -> Iterator[Item]:
         """A global index cannot be read consistently: what it shows is seconds old at worst, and every write that

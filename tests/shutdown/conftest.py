@@ -1,39 +1,29 @@
-"""One moto server per test process; a gateway, a world and a deployed Lambda per test."""
+"""A gateway, a world and a deployed Lambda per test."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services.shutdown.handler import compose
 from tests.shutdown.world import World, clients_of, gateway_to, new_world
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[tuple[str, int]]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def clients(moto: tuple[str, int]) -> Iterator[dict[str, Any]]:
-    with clients_of(moto) as clients:
+def clients(aws_endpoint: str) -> Iterator[dict[str, Any]]:
+    with clients_of(aws_endpoint) as clients:
         yield clients
 
 
 @pytest.fixture
-def world(moto: tuple[str, int], clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    aws_endpoint: str, clients: dict[str, Any], aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
     """A world, the Lambda deployed in it and not yet started."""
-    with gateway_to(moto) as gateway:
+    with gateway_to(aws_endpoint) as gateway:
         world = new_world(gateway, clients)
-        for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
-            monkeypatch.delenv(name)
-        for name, text in (world.environ() | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}).items():
+        for name, text in world.environ().items():
             monkeypatch.setenv(name, text)
         compose.cache_clear()
         yield world

@@ -58,6 +58,10 @@ ROWS = {
     "a stuck task beside one that was claimed just now": (running(tasks=(processing(90, 90), processing(9, 9))), LEAVE),
     "a stuck task, while new ones came and went": (running(tasks=(processing(90, 90),), last_created_at=ago(3)), LEAVE),
     "claimed late: counted from the claim": (running(tasks=(processing(600, 10),)), LEAVE),
+    "a claim without a date is at least as young as its task": (
+        running(tasks=(replace(processing(20, 20), claimed_at=None),)),
+        LEAVE,
+    ),
     "without a lease nobody can claim it: it is stuck": (running(tasks=(processing(40, 40, lease=None),)), B),
     "a lease in milliseconds is no eternal life": (
         running(tasks=(replace(processing(40, 40), lease_until=NOW * MS),)),
@@ -67,6 +71,10 @@ ROWS = {
     "waiting, still booting": (running(launched=14, tasks=(pending(20),)), LEAVE),
     "waiting, and no worker since the launch": (running(launched=15, tasks=(pending(20),)), C),
     "waiting, and only beats of the launch before": (running(launched=16, tasks=(pending(20),), worker=worker(17)), C),
+    "waiting, still booting, with beats of long ago": (
+        running(launched=5, tasks=(pending(20),), worker=worker(beat=17, upstream=17)),
+        LEAVE,
+    ),
     "waiting, and the worker is healthy": (running(tasks=(pending(1),), worker=worker()), LEAVE),
     "waiting, and the worker went silent": (running(tasks=(pending(1),), worker=worker(beat=15, upstream=15)), C),
     "waiting, and it was silent for less": (running(tasks=(pending(1),), worker=worker(beat=14, upstream=14)), LEAVE),
@@ -83,6 +91,7 @@ ROWS = {
         running(launched=30, tasks=(pending(40),), worker=worker()),
         C,
     ),
+    "unclaimed, while more and more comes": (running(tasks=(pending(40), pending(1)), worker=worker()), C),
     "unclaimed for less": (running(launched=29, tasks=(pending(40),), worker=worker()), LEAVE),
     "unclaimed, but it came late": (running(tasks=(pending(29),), worker=worker()), LEAVE),
     "behind a long job": (running(tasks=(pending(60), processing(61, 25)), worker=worker(claim=25)), LEAVE),

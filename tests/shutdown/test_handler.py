@@ -52,6 +52,12 @@ class TestRuleA:
         assert answer["decision"] == "leave"
         assert answer["stops_at"] == pytest.approx(world.ago(28) + 1800)
 
+    def test_the_latest_submission_and_the_latest_claim_may_be_of_different_tasks(self, world: World) -> None:
+        world.finished(created=55, claimed=20)
+        assert invoke()["stops_at"] == pytest.approx(world.ago(20) + 1800)
+        world.put("never-claimed", status="failed", created_at=world.ago(10))
+        assert invoke()["stops_at"] == pytest.approx(world.ago(10) + 1800)
+
     def test_a_claim_that_only_the_worker_knows_of_does_not(self, world: World) -> None:
         world.worker(last_claim_at=world.ago(20))
         assert invoke()["decision"] == "leave"
@@ -195,6 +201,12 @@ class TestRuleC:
         assert invoke()["outcome"] == "already_stopping"
         assert (world.hold() or {})["hold_count"] == 1
 
+    def test_a_longer_hold_of_another_lambda_is_not_shortened(self, world: World) -> None:
+        world.pending(created=40)
+        world.gateway.before["PutItem"] = lambda: world.put_hold(count=4, put=0)
+        assert invoke()["outcome"] == "stopped"
+        assert (world.hold() or {})["hold_count"] == 4
+
     def test_a_healthy_worker_that_claims_clears_the_hold(self, world: World) -> None:
         world.put_hold(count=3, put=150)
         world.launched(5)
@@ -335,6 +347,11 @@ class TestRecords:
         world.put(f"instance#{world.instance_id}", hold_until="x", updated_at="y")
         world.processing(created=40, claimed=31, attempt="first", lease_until="later")
         assert invoke()["outcome"] == "stopped"
+
+    def test_worker_and_hold_are_read_consistently(self, world: World) -> None:
+        invoke()
+        keys = {request["Key"]["task_id"]["S"]: request["ConsistentRead"] for request in world.gateway.sent("GetItem")}
+        assert keys == {f"worker#{world.instance_id}": True, f"instance#{world.instance_id}": True}
 
     def test_every_page_of_the_index_is_read(self, world: World) -> None:
         # An index page is 1 MB; the attributes it holds are small, so the names are long.

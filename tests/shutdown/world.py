@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import boto3
@@ -30,16 +30,25 @@ class Gateway(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, backend: tuple[str, int]) -> None:
+    def __init__(self, backend: str) -> None:
         super().__init__(("127.0.0.1", 0), _Forwarder)
         self.backend = backend
         self.refusals: dict[str, str] = {}
         self.before: dict[str, Callable[[], object]] = {}
-        self.calls: list[str] = []
+        self.requests: list[tuple[str, bytes]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def calls(self) -> list[str]:
+        """Every action that was called, in order."""
+        return [action for action, _ in self.requests]
+
+    def sent(self, action: str) -> list[Any]:
+        """The parameters of each call of an action whose protocol is JSON."""
+        return [json.loads(body) for called, body in self.requests if called == action]
 
 
 class _Forwarder(BaseHTTPRequestHandler):
@@ -49,15 +58,15 @@ class _Forwarder(BaseHTTPRequestHandler):
         gateway = cast("Gateway", self.server)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         action = _action(self.headers.get("X-Amz-Target"), body)
-        gateway.calls.append(action)
+        gateway.requests.append((action, body))
         gateway.before.pop(action, lambda: None)()
         if code := gateway.refusals.get(action):
             self._answer(400, [("Content-Type", "text/xml")], _ec2_error(code))
         else:
             self._forward(gateway.backend, body)
 
-    def _forward(self, backend: tuple[str, int], body: bytes) -> None:
-        connection = http.client.HTTPConnection(*backend)
+    def _forward(self, backend: str, body: bytes) -> None:
+        connection = http.client.HTTPConnection(urlsplit(backend).netloc)
         try:
             connection.request("POST", self.path, body, dict(self.headers))
             answer = connection.getresponse()
@@ -91,7 +100,7 @@ def _ec2_error(code: str) -> bytes:
 
 
 @contextmanager
-def gateway_to(backend: tuple[str, int]) -> Iterator[Gateway]:
+def gateway_to(backend: str) -> Iterator[Gateway]:
     """A gateway that serves until the block ends."""
     gateway = Gateway(backend)
     thread = threading.Thread(target=gateway.serve_forever, args=(0.01,))
@@ -187,12 +196,11 @@ class World:
 
 
 @contextmanager
-def clients_of(backend: tuple[str, int]) -> Iterator[dict[str, Any]]:
+def clients_of(backend: str) -> Iterator[dict[str, Any]]:
     """Clients that go past the gateway."""
     session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
-    host, port = backend
     services = ("ec2", "dynamodb", "sqs", "sns")
-    clients = {name: session.client(name, endpoint_url=f"http://{host}:{port}") for name in services}
+    clients = {name: session.client(name, endpoint_url=backend) for name in services}
     yield clients
     for client in clients.values():
         client.close()
