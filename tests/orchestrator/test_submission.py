@@ -194,7 +194,9 @@ async def test_a_task_that_was_taken_is_not_sent_again_for_its_key(
     assert await calls.all() == {"PutItem": 1}
 
 
-@pytest.mark.parametrize(("body", "kind"), [(OTHER_BODY, CAMERA_ANGLE), (BODY, QWEN_IMAGE_EDIT)])
+@pytest.mark.parametrize(
+    ("body", "kind"), [(OTHER_BODY, CAMERA_ANGLE), (BODY, QWEN_IMAGE_EDIT)], ids=["another body", "another kind"]
+)
 async def test_the_same_key_for_another_request_is_a_conflict(
     world: AwsWorld, front: Front, body: bytes, kind: Kind
 ) -> None:

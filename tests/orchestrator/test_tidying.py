@@ -32,7 +32,7 @@ _tasks = st.builds(
     updated_at=_times,
     queued_at=_times,
     sends=st.integers(min_value=0, max_value=10_000),
-    lease_until=st.none() | _times,
+    lease_until=st.none() | _times | st.floats(min_value=NOW - 1, max_value=NOW + 1000),
 )
 _limits = st.builds(
     Limits,
@@ -73,6 +73,11 @@ def test_waiting_counts_from_when_a_worker_could_have_taken_it(
 ) -> None:
     task = replace(TASK, status=status, lease_until=lease_until, queued_at=queued_at)
     assert decide(task, now=NOW, limits=LIMITS) is verdict
+
+
+def test_a_leased_task_is_its_workers_however_old() -> None:
+    task = replace(TASK, status=Status.PROCESSING, lease_until=NOW + 1, created_at=NOW - 999_999)
+    assert decide(task, now=NOW, limits=LIMITS) is Verdict.KEEP
 
 
 @pytest.mark.parametrize(("age_s", "verdict"), [(86_399, Verdict.KEEP), (86_400, Verdict.EXPIRE)])

@@ -119,6 +119,16 @@ async def test_without_demand_ec2_is_not_asked(world: AwsWorld, gpu: Gpu, waker:
     assert await calls.count("ec2") == 0
 
 
+async def test_a_nudge_counts_as_demand_once(world: AwsWorld, gpu: Gpu, waker: Waker) -> None:
+    await gpu.start()
+    calls = await world.calls()
+    waker.nudge()
+    async with looking(waker):
+        await looks(calls, 1)
+        await calls.reach("dynamodb", "Query", 4)
+    assert await calls.count("ec2", "DescribeInstances") == 1
+
+
 async def test_a_running_gpu_is_left_alone(world: AwsWorld, gpu: Gpu, waker: Waker) -> None:
     await gpu.start()
     task = await world.add_task()
