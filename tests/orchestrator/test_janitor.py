@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lib.gputask.message import TaskMessage
-from lib.gputask.record import Status, TaskRecord
+from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.submission import message_of
@@ -142,6 +142,24 @@ async def test_a_replica_that_decided_before_another_one_sent_does_not_send(worl
     await late
     assert await world.messages_of(task) == 1
     assert (await stored(world, task)).sends == 2
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+async def test_a_task_that_ended_since_the_index_was_read_is_left_alone(
+    world: AwsWorld, janitor: Janitor, is_withdrawn: bool
+) -> None:
+    task = await world.add_task()
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("dynamodb", Mode.SLOW, "GetItem", delay_s=0.5, times=1)
+    calls = await world.calls()
+    tidying = asyncio.create_task(tidy(janitor))
+    await calls.reach("dynamodb", "GetItem", 1)
+    if is_withdrawn:
+        await world.tasks.withdraw(task)
+    else:
+        await world.tasks.give_up(task.task_id, code=ErrorCode.EXPIRED, message="too old")
+    await tidying
+    assert await world.messages() == []
 
 
 async def test_a_send_that_failed_is_made_up_for(world: AwsWorld, janitor: Janitor) -> None:
