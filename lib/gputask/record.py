@@ -62,6 +62,7 @@ class TaskRecord:
     sends: int = 0
     attempt: int = 0
     client_id: str = ""
+    request_id: str = ""
     request_body: str = ""
     request_sha256: str = ""
     claimed_at: float | None = None

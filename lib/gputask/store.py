@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from lib.asyncaws.conditions import Change
 from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.table import Table
@@ -16,6 +18,8 @@ TABLE_KEY = "task_id"
 STATUS_INDEX = "status-created_at-index"
 
 Clock = Callable[[], float]
+
+log = structlog.stdlib.get_logger(__name__)
 
 # Whoever repeats a verb rather than its request does so at a later time.
 _TIMES_OF_WRITE = frozenset({"updated_at", "finished_at", "queued_at"})
@@ -167,10 +171,18 @@ class TaskStore:
         await self._unless_overtaken(task_id, transitions.give_up(now=self.now(), code=code, message=message))
 
     async def live(self) -> AsyncIterator[TaskRecord]:
-        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies)."""
+        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies).
+
+        An item that is no record of ours is reported and left out: it must not keep the others from being looked at.
+        """
         for status in LIVE:
             async for item in self.table.query(STATUS_INDEX, attribute="status", value=status):
-                yield TaskRecord.from_item(item)
+                try:
+                    record = TaskRecord.from_item(item)
+                except (TypeError, ValueError):
+                    log.exception("record.unreadable", task_id=item.get("task_id"))
+                else:
+                    yield record
 
     async def has_live(self) -> bool:
         """Is there any task that is not terminal? Two cheap reads of an eventually consistent index."""

@@ -13,7 +13,7 @@ from lib.daemon.waiting import wait_for
 from lib.gputask.message import task_id_in
 from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
-from services.orchestrator.submission import message_of
+from services.orchestrator.submission import attributes_of, message_of
 from services.orchestrator.tidying import Limits, Verdict, decide
 
 _BATCH = 10
@@ -89,7 +89,7 @@ class Janitor:
         # Announced before it is sent: dying in between costs a wait, the other order a message per replica. Announced
         # for the task as it was judged: one that another replica has sent since must not pass for one that waits.
         await self.store.resend(task)
-        await self.queue.send(message_of(complete), {})
+        await self.queue.send(message_of(complete), attributes_of(complete))
         log.warning("task.sent_again", job_id=task.task_id, sends=task.sends + 1)
 
     async def _bury(self, letter: Message) -> bool:

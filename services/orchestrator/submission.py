@@ -57,7 +57,7 @@ class Submission:
             IdempotencyConflict: the key was used for another request.
             Unavailable: AWS did not take it in time. No task is promised; one that was half made is taken back.
         """
-        record = self._new_record(kind, body.decode(), client_id, idempotency_key)
+        record = self._new_record(kind, body.decode(), client_id, idempotency_key, request_id)
         # Nobody else knows an id we just made up. What bears a key may be another request's, even of the same
         # millisecond, until our own create has said that it was the first.
         is_ours = idempotency_key is None
@@ -67,16 +67,18 @@ class Submission:
                     await self.store.create(record)
                 except AlreadyExists as found:
                     if not is_ours:
-                        return await self._replay(found.record, record, request_id)
+                        return await self._replay(found.record, record)
                 is_ours = True
-                return await self._accept(record, request_id)
+                return await self._accept(record)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
             if is_ours:
                 await self._take_back(record)
             raise Unavailable(_RETRY_AFTER_S) from error
 
-    def _new_record(self, kind: Kind, text: str, client_id: str, idempotency_key: str | None) -> TaskRecord:
+    def _new_record(
+        self, kind: Kind, text: str, client_id: str, idempotency_key: str | None, request_id: str
+    ) -> TaskRecord:
         now = self.store.now()
         return TaskRecord(
             task_id=new_task_id() if idempotency_key is None else derived_task_id(client_id, idempotency_key),
@@ -85,6 +87,7 @@ class Submission:
             request_body=text,
             request_sha256=_fingerprint(kind, text),
             client_id=client_id,
+            request_id=request_id,
             created_at=now,
             updated_at=now,
             queued_at=now,
@@ -92,21 +95,21 @@ class Submission:
             expires_at=int(now + self.retention_s),
         )
 
-    async def _accept(self, record: TaskRecord, request_id: str) -> TaskRecord:
-        await self.queue.send(message_of(record), {REQUEST_ID_ATTRIBUTE: request_id})
+    async def _accept(self, record: TaskRecord) -> TaskRecord:
+        await self.queue.send(message_of(record), attributes_of(record))
         self.nudge()
         log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
         return record
 
-    async def _replay(self, existing: TaskRecord, record: TaskRecord, request_id: str) -> TaskRecord:
+    async def _replay(self, existing: TaskRecord, record: TaskRecord) -> TaskRecord:
         if existing.request_sha256 != record.request_sha256:
             raise IdempotencyConflict
         if existing.status is Status.PENDING and existing.attempt == 0 and existing.sends == 1:
-            await self._send_again(existing, request_id)
+            await self._send_again(existing)
         log.info("task.replayed", job_id=existing.task_id, status=existing.status)
         return existing
 
-    async def _send_again(self, existing: TaskRecord, request_id: str) -> None:
+    async def _send_again(self, existing: TaskRecord) -> None:
         """The request that created it may have died before its message was sent, or may be taking it back right now.
 
         Announcing another send stops the taking back; the message, if it is a duplicate, finds the task claimed.
@@ -118,7 +121,7 @@ class Submission:
             if current is None:
                 raise TransientAwsError("PutItem", "Withdrawn", "the first request is being taken back") from None
             return
-        await self.queue.send(message_of(existing), {REQUEST_ID_ATTRIBUTE: request_id})
+        await self.queue.send(message_of(existing), attributes_of(existing))
         self.nudge()
 
     async def _take_back(self, record: TaskRecord) -> None:
@@ -139,6 +142,11 @@ class Submission:
 def message_of(record: TaskRecord) -> str:
     """The message that carries a task."""
     return TaskMessage(record.task_id, record.job_type, record.request_body).to_json()
+
+
+def attributes_of(record: TaskRecord) -> dict[str, str]:
+    """What goes beside it: the request it came by. SQS refuses an empty one."""
+    return {REQUEST_ID_ATTRIBUTE: record.request_id} if record.request_id else {}
 
 
 def _fingerprint(kind: Kind, text: str) -> str:
