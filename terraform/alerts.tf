@@ -1,0 +1,120 @@
+# One topic for what a person should know. Mail is free up to 1,000 a month.
+# Not encrypted with aws/sns: CloudWatch may not publish to a topic under that key, and its messages hold no data.
+resource "aws_sns_topic" "alerts" {
+  name = local.names.alerts
+}
+
+resource "aws_sns_topic_policy" "alerts" {
+  arn    = aws_sns_topic.alerts.arn
+  policy = data.aws_iam_policy_document.alerts.json
+}
+
+data "aws_iam_policy_document" "alerts" {
+  statement {
+    sid       = "AlarmsAndBudgetsOfThisAccount"
+    actions   = ["sns:Publish"]
+    resources = [aws_sns_topic.alerts.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account_id]
+    }
+  }
+}
+
+resource "aws_sns_topic_subscription" "alerts" {
+  for_each = toset(var.alert_emails)
+
+  topic_arn = aws_sns_topic.alerts.arn
+  protocol  = "email"
+  endpoint  = each.value
+}
+
+# $0.10 per alarm and month.
+resource "aws_cloudwatch_metric_alarm" "shutdown_errors" {
+  alarm_name          = "${local.names.shutdown}-errors"
+  alarm_description   = "The Lambda that stops the GPU raises: nobody may be stopping it. See its log group."
+  namespace           = "AWS/Lambda"
+  metric_name         = "Errors"
+  dimensions          = { FunctionName = aws_lambda_function.shutdown.function_name }
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  threshold           = 3 # one or two a period are throttled calls, made good a minute later
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
+# Who watches the watchman: no error is counted where nothing runs.
+resource "aws_cloudwatch_metric_alarm" "shutdown_silent" {
+  alarm_name          = "${local.names.shutdown}-silent"
+  alarm_description   = "The Lambda that stops the GPU is not called: is the schedule disabled, or its permission gone?"
+  namespace           = "AWS/Lambda"
+  metric_name         = "Invocations"
+  dimensions          = { FunctionName = aws_lambda_function.shutdown.function_name }
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 3
+  threshold           = 1
+  comparison_operator = "LessThanThreshold"
+  treat_missing_data  = "breaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
+resource "aws_cloudwatch_metric_alarm" "dead_letters" {
+  alarm_name          = "${local.names.dead_letters}-not-empty"
+  alarm_description   = "Messages nobody could process. The orchestrator fails their tasks and empties the queue within minutes: if this stays, it is not running."
+  namespace           = "AWS/SQS"
+  metric_name         = "ApproximateNumberOfMessagesVisible"
+  dimensions          = { QueueName = aws_sqs_queue.dead_letters.name }
+  statistic           = "Maximum"
+  period              = 300
+  evaluation_periods  = 1
+  threshold           = 0
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
+resource "aws_cloudwatch_metric_alarm" "oldest_message" {
+  alarm_name          = "${local.names.queue}-too-old"
+  alarm_description   = "A task waits for more than ${var.alert_message_age_s / 60} minutes: the GPU does not start, or is not fast enough."
+  namespace           = "AWS/SQS"
+  metric_name         = "ApproximateAgeOfOldestMessage"
+  dimensions          = { QueueName = aws_sqs_queue.tasks.name }
+  statistic           = "Maximum"
+  period              = 300
+  evaluation_periods  = 1
+  threshold           = var.alert_message_age_s
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
+# EC2 publishes CPUUtilization only while the instance runs; the number of samples does not matter, that there are some does.
+resource "aws_cloudwatch_metric_alarm" "gpu_running" {
+  alarm_name          = "${local.names.system}-gpu-running-for-hours"
+  alarm_description   = "The GPU instance has been running for ${var.alert_gpu_hours} hours without a break, at $2.24 each (g6e.2xlarge)."
+  namespace           = "AWS/EC2"
+  metric_name         = "CPUUtilization"
+  dimensions          = { InstanceId = local.gpu_instance_id }
+  statistic           = "SampleCount"
+  period              = 3600
+  evaluation_periods  = var.alert_gpu_hours
+  threshold           = 0
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}

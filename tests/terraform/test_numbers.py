@@ -1,0 +1,138 @@
+"""One set of numbers and names: Terraform's, systemd's, and those of the services' own settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.gputask.store import STATUS_INDEX, TABLE_KEY
+from services.adapter.settings import AdapterSettings
+from services.devstack import resources
+from services.devstack.alarm import AlarmDefinition
+from services.orchestrator.settings import OrchestratorSettings
+from services.shutdown.settings import Settings as ShutdownSettings
+from tests.terraform.cli import CONFIGURATION
+from tests.terraform.hcl import block, default, keys, local
+
+SYSTEMD = CONFIGURATION.parent / "systemd"
+
+
+def adapter(name: str) -> Any:
+    return AdapterSettings.model_fields[name].default
+
+
+def orchestrator(name: str) -> Any:
+    return OrchestratorSettings.model_fields[name].default
+
+
+@pytest.mark.parametrize(
+    ("variable", "setting"),
+    [
+        ("visibility_timeout_s", "visibility_timeout_s"),
+        ("heartbeat_s", "heartbeat_s"),
+        ("job_deadline_s", "job_deadline_s"),
+        ("adapter_concurrency", "concurrency"),
+    ],
+)
+def test_the_adapter_is_told_its_own_defaults(sources: dict[str, str], variable: str, setting: str) -> None:
+    assert float(default(sources, variable)) == adapter(setting)
+
+
+def test_the_upstream_is_where_the_adapter_expects_it(sources: dict[str, str]) -> None:
+    assert default(sources, "comfyui_api_url") == str(adapter("comfyui_api_url")).rstrip("/")
+
+
+def test_the_orchestrator_is_told_its_own_defaults(sources: dict[str, str]) -> None:
+    assert float(default(sources, "task_max_age_s")) == orchestrator("task_max_age_s")
+    assert float(local(sources, "orchestrator_drain_s")) == orchestrator("drain_s")
+    assert int(local(sources, "orchestrator_port")) == orchestrator("port")
+
+
+def test_the_lambda_is_told_its_own_defaults(sources: dict[str, str]) -> None:
+    names = ("AWS_REGION", "GPU_INSTANCE_ID", "DYNAMODB_TABLE", "SQS_QUEUE_URL")
+    policy = ShutdownSettings.from_env(dict.fromkeys(names, "x")).policy
+    for name in ("idle_s", "worker_grace_s", "hold_s", "hold_max_s"):
+        assert float(default(sources, name)) == getattr(policy, name)
+
+
+def test_deadline_idle_time_and_alarm_belong_together(sources: dict[str, str]) -> None:
+    definition = AlarmDefinition()
+    idle_s, period_s = float(default(sources, "idle_s")), float(local(sources, "idle_alarm_period_s"))
+    assert float(default(sources, "job_deadline_s")) < idle_s
+    assert period_s == definition.period_s
+    assert idle_s / period_s == definition.evaluation_periods == definition.datapoints_to_alarm
+    assert local(sources, "idle_alarm").replace("${var.idle_s / 60}", f"{idle_s / 60:.0f}") == (
+        definition.name + "${local.suffix}"
+    )
+
+
+def test_fargate_waits_for_the_drain(sources: dict[str, str]) -> None:
+    stop_s, drain_s = local(sources, "orchestrator_stop_timeout_s"), local(sources, "orchestrator_drain_s")
+    assert float(drain_s) < float(stop_s) <= 120
+
+
+def test_the_server_keeps_connections_longer_than_the_load_balancer(sources: dict[str, str]) -> None:
+    server = (CONFIGURATION.parent / "services/orchestrator/server.py").read_text()
+    (kept_s,) = re.findall(r"(?:timeout_keep_alive=|_KEEP_ALIVE_S = )(\d+)", server)
+    (idle_s,) = re.findall(r"idle_timeout += (\d+)", sources["balancer.tf"])
+    assert int(kept_s) > int(idle_s)
+
+
+def test_the_queue_gives_up_after_the_table_does(sources: dict[str, str]) -> None:
+    assert int(default(sources, "max_receive_count")) > adapter("max_attempts")
+    assert float(default(sources, "queue_retention_s")) > orchestrator("task_max_age_s")
+    (dead_letters_s,) = re.findall(r"message_retention_seconds = (\d+)", sources["queue.tf"])
+    assert float(dead_letters_s) > float(default(sources, "queue_retention_s"))
+
+
+def test_the_table_is_the_one_that_the_code_expects(sources: dict[str, str]) -> None:
+    body = block(sources, 'resource "aws_dynamodb_table" "tasks"')
+    assert re.search(rf'hash_key += "{TABLE_KEY}"', body)
+    assert local(sources, "index") == STATUS_INDEX
+    (projected,) = re.findall(r"non_key_attributes = \[(.*?)\]", body, re.DOTALL)
+    assert re.findall(r'"(\w+)"', projected) == projected_in_the_devstack()
+    assert re.search(r'attribute_name = "expires_at"\n +enabled += true', body)
+
+
+def projected_in_the_devstack() -> list[str]:
+    text = Path(resources.__file__).read_text()
+    (listed,) = re.findall(r"^_INDEX_ATTRIBUTES = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'"(\w+)"', listed)
+
+
+def test_names_are_those_of_the_design(sources: dict[str, str]) -> None:
+    assert local(sources, "queue") == resources.QUEUE_NAME + "${local.suffix}"
+    assert local(sources, "dead_letters") == resources.DEAD_LETTER_QUEUE_NAME + "${local.suffix}"
+    assert local(sources, "table") == resources.TABLE_NAME + "${local.suffix}"
+    assert default(sources, "environment") == ""
+    (tag,) = re.findall(r'gpu_tag = { key = "(\w+)", value = "([\w-]+)" }', sources["names.tf"])
+    assert resources.INSTANCE_TAGS[tag[0]] == tag[1]
+    assert default(sources, "gpu_instance_type") == resources.INSTANCE_TYPE
+
+
+def test_every_variable_that_is_set_is_one_that_is_read(sources: dict[str, str]) -> None:
+    """A misspelt one would be ignored in silence."""
+    assert {name.lower() for name in keys(sources, "adapter_environment")} <= set(AdapterSettings.model_fields)
+    assert {name.lower() for name in keys(sources, "orchestrator_environment")} <= set(
+        OrchestratorSettings.model_fields
+    )
+    read = (CONFIGURATION.parent / "services/shutdown/settings.py").read_text()
+    told = re.findall(r"^      (\w+) += ", block(sources, 'resource "aws_lambda_function" "shutdown"'), re.MULTILINE)
+    assert "GPU_INSTANCE_ID" in told
+    assert [name for name in told if f'"{name}"' not in read] == []
+
+
+def test_the_environment_is_put_where_systemd_looks_for_it() -> None:
+    for unit, template in (
+        ("sqs-adapter.service", "install_adapter.sh.tftpl"),
+        ("orchestrator.service", "orchestrator_user_data.sh.tftpl"),
+    ):
+        (file,) = re.findall(r"^EnvironmentFile=(.*)$", (SYSTEMD / unit).read_text(), re.MULTILINE)
+        script = (CONFIGURATION / "templates" / template).read_text()
+        assert f" {file}\n" in script or f">{file} <<" in script
+        assert f"systemctl start {unit}" in script
+        assert (SYSTEMD / "install.sh").is_file()
+        assert "/systemd/install.sh" in script

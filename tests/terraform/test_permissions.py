@@ -1,0 +1,68 @@
+"""Least privilege: each role may do exactly what the code that runs under it calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.terraform.calls import Call, calls_of_lambda, calls_of_service, unknown_holders
+from tests.terraform.hcl import statements, strings
+
+PLACES = {
+    "aws_dynamodb_table.tasks.arn": "table",
+    "${aws_dynamodb_table.tasks.arn}/index/${local.names.index}": "index",
+    "aws_sqs_queue.tasks.arn": "queue",
+    "aws_sqs_queue.dead_letters.arn": "dead_letters",
+    "aws_sns_topic.alerts.arn": "alerts",
+    "local.gpu_instance_arn": "instance",
+    "*": "instance",
+    "${aws_cloudwatch_log_group.shutdown.arn}:*": "logs",
+}
+# The runtime's own: no code of ours calls them.
+LAMBDA_LOGS = {("logs", "CreateLogStream"), ("logs", "PutLogEvents")}
+
+
+def allowed(sources: dict[str, str], document: str) -> set[Call]:
+    return {
+        (PLACES[resource], action.partition(":")[2])
+        for statement in statements(sources, document)
+        for action in strings(statement, "actions")
+        for resource in strings(statement, "resources")
+    }
+
+
+def test_the_orchestrator_may_do_what_it_does(sources: dict[str, str]) -> None:
+    assert allowed(sources, "orchestrator") == calls_of_service("orchestrator")
+
+
+def test_the_adapter_may_do_what_it_does(sources: dict[str, str]) -> None:
+    assert allowed(sources, "adapter") == calls_of_service("adapter", "lib/asyncaws/consumer.py")
+
+
+@pytest.mark.parametrize("service", ["orchestrator", "adapter"])
+def test_no_call_hides_behind_a_new_name(service: str) -> None:
+    assert unknown_holders(service) == set()
+
+
+def test_the_lambda_may_do_what_it_does(sources: dict[str, str]) -> None:
+    assert allowed(sources, "shutdown") == calls_of_lambda() | LAMBDA_LOGS
+
+
+@pytest.mark.parametrize(
+    ("document", "verb"), [("orchestrator", "ec2:StartInstances"), ("shutdown", "ec2:StopInstances")]
+)
+def test_only_the_one_tagged_instance_is_started_and_stopped(sources: dict[str, str], document: str, verb: str) -> None:
+    (statement,) = [text for text in statements(sources, document) if verb in strings(text, "actions")]
+    assert strings(statement, "actions") == [verb]
+    assert strings(statement, "resources") == ["local.gpu_instance_arn"]
+    assert 'variable = "ec2:ResourceTag/${local.gpu_tag.key}"' in statement
+    assert strings(statement, "values") == ["local.gpu_tag.value"]
+
+
+@pytest.mark.parametrize("document", ["orchestrator", "adapter", "shutdown", "execution", "fetch_release"])
+def test_nothing_is_allowed_by_wildcard(sources: dict[str, str], document: str) -> None:
+    everywhere = {"ec2:DescribeInstances", "ecr:GetAuthorizationToken"}  # AWS knows no resource for them
+    for statement in statements(sources, document):
+        actions = strings(statement, "actions")
+        assert not any("*" in action for action in actions)
+        if strings(statement, "resources") == ["*"]:
+            assert set(actions) <= everywhere
