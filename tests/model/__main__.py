@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--rules", choices=sorted(_RULES), default="ours")
     parser.add_argument("--posts", default="0", help="the task of each request: 0,1 are two, 0,0 one asked for twice")
     parser.add_argument("--faults", type=int, default=1)
+    parser.add_argument("--only", default="", help="regular expression of the faults, as the stories name them")
     parser.add_argument("--idle", type=int, default=4, help="ticks (of 5 min) without work after which the GPU stops")
     parser.add_argument("--deadline", type=int, default=3, help="ticks a job may take")
     parser.add_argument("--looks", type=int, default=1, help="Lambdas that may run at once")
@@ -28,6 +29,7 @@ def main() -> int:
     scope = Scope(
         posts=tuple(int(task) for task in chosen.posts.split(",")),
         faults=chosen.faults,
+        only=chosen.only,
         idle=chosen.idle,
         deadline=chosen.deadline,
         looks=chosen.looks,

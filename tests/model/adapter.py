@@ -251,11 +251,12 @@ def died(world: World) -> World:
     """The adapter is gone; what it held is left to its lease and its visibility timeout."""
     adapter = world.adapter
     after = world._replace(adapter=OFF, queue=let_go(world.queue))
-    return bereaved(after, {adapter.task} if adapter.stage in (*AT_WORK, "publishing") else set())
+    has_not_noted = adapter.stage in ("claimed", "posted") or adapter.end == "failed"
+    return bereaved(after, {adapter.task} if has_not_noted else set())
 
 
 def bereaved(world: World, numbers: set[int]) -> World:
-    """These tasks have lost a worker or an upstream that had them in hands."""
+    """These tasks have lost their upstream, or their worker before it noted their run: they may be run again."""
     if not numbers:
         return world
     tasks = tuple(

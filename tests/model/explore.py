@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Model:
         programs: tuple[type[Program], ...] = (Submission, Waker, Janitor, Shutdown, Surroundings)
         self._programs: tuple[Program, ...] = (adapter, *(program(rules, scope, table) for program in programs))
         self._clock = Clock(rules, scope, adapter)
+        self._counts = re.compile(scope.only)
         self.scope = scope
 
     def start(self) -> World:
@@ -61,12 +63,12 @@ class Model:
         steps = [step for program in self._programs for step in program.steps(world)]
         late = any(step.kind is PROMPT for step in steps)
         if world.faults:
-            faults = (step for program in self._programs for step in program.faults(world))
-            steps += [step for step in faults if self.scope.only in f"{step.actor}: {step.text}"]
+            faults = [step for program in self._programs for step in program.faults(world)]
+            if late:
+                faults.append(fault("time", "passes before anything else happens", self._clock.tick(world)))
+            steps += [step for step in faults if self._counts.search(f"{step.actor}: {step.text}")]
         if not late:
             steps.append(Step("time", "passes", PROMPT, self._clock.tick(world)))
-        elif world.faults and not self.scope.only:
-            steps.append(fault("time", "passes before anything else happens", self._clock.tick(world)))
         return steps
 
 

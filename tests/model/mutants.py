@@ -32,6 +32,15 @@ def _finish_whatever_the_status(**arguments: Any) -> Change:
     return replace(real, condition=Equals("attempt", arguments["attempt"]))
 
 
+def _claim_twice_as_dear(**arguments: Any) -> Change:
+    return replace(transitions.claim(**arguments), add={"attempt": 2})
+
+
+def _hold_and_forget_the_run(**arguments: Any) -> Change:
+    real = transitions.note_upstream_job(**arguments)
+    return replace(real, assign={**real.assign, "comfy_job_id": None})
+
+
 def _never_resend(task: TaskRecord, *, now: float, limits: tidying.Limits) -> tidying.Verdict:
     verdict = tidying.decide(task, now=now, limits=limits)
     return tidying.Verdict.KEEP if verdict is tidying.Verdict.RESEND else verdict
@@ -73,6 +82,8 @@ def _rest_while_stopping(facts: WakeFacts) -> WakeDecision:
 CLAIMS_DESPITE_LEASE = Rules(verbs=Verbs(claim=_claim_whatever_the_lease))
 PUBLISHES_UNFENCED = Rules(verbs=Verbs(finish=_finish_whatever_the_attempt))
 OVERWRITES_THE_END = Rules(verbs=Verbs(finish=_finish_whatever_the_status))
+COUNTS_EACH_TRY_TWICE = Rules(verbs=Verbs(claim=_claim_twice_as_dear))
+NOTES_NOTHING = Rules(verbs=Verbs(note=_hold_and_forget_the_run))
 NEVER_RESENDS = Rules(tidy=_never_resend)
 LOOKS_ONCE_PER_POST = Rules(wake=_rest_while_stopping, wakes_on_nudge_only=True)
 HAS_NO_RULE_A = Rules(judge=_judge_without(Rule.IDLE))

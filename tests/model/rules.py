@@ -56,7 +56,7 @@ class Scope:
     Attributes:
         posts: the task of each request; a task named twice was asked for twice with one Idempotency-Key.
         faults: how many things go wrong in one run, of any kind, at any moment.
-        only: a part of the texts of the faults that count; empty: all.
+        only: a regular expression that those things match.
         max_age: None: no task ever expires, so that each must come to its end without that last resort.
         works: False: the worker's image is broken, no adapter ever starts.
         looks: how many Lambdas may run at once.
@@ -83,6 +83,10 @@ class Scope:
     @property
     def tasks(self) -> int:
         return max(self.posts) + 1
+
+    @property
+    def is_lone_task_with_one_fault(self) -> bool:
+        return self.tasks == 1 and self.faults <= 1 and self.works and self.max_age is None
 
     @property
     def policy(self) -> decision.Policy:

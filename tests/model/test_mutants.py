@@ -22,6 +22,9 @@ BROKEN_WORKER = Scope(faults=0, works=False, max_age=24, hold_max=16, most_launc
         pytest.param(mutants.PUBLISHES_UNFENCED, ONE_FAULT, promises.FENCED, id="publishes unfenced"),
         pytest.param(mutants.OVERWRITES_THE_END, ONE_FAULT, promises.TERMINAL_FOR_EVER, id="overwrites the end"),
         pytest.param(mutants.IGNORES_CLAIMS, TWO_TASKS, promises.SPARED, id="counts submissions, not claims"),
+        pytest.param(mutants.HAS_NO_RULE_A, ONE_FAULT, promises.THRIFTY, id="no rule A, at once"),
+        pytest.param(mutants.NOTES_NOTHING, ONE_FAULT, promises.ONE_RUN, id="the run upstream is not noted"),
+        pytest.param(mutants.COUNTS_EACH_TRY_TWICE, ONE_FAULT, promises.PATIENT, id="a claim counts twice"),
         pytest.param(mutants.IGNORES_THE_HOLD, BROKEN_WORKER, promises.FEW_LAUNCHES, id="waker ignores the hold"),
         pytest.param(mutants.HOLDS_NO_LONGER_EACH_TIME, BROKEN_WORKER, promises.FEW_LAUNCHES, id="holds do not grow"),
     ],
@@ -52,6 +55,7 @@ def test_what_never_comes_to_a_good_end(rules: Rules, scope: Scope) -> None:
     assert promises.ENDS in examination.broken
 
 
-def test_a_message_deleted_too_early_alone_is_healed_by_the_janitor() -> None:
-    """Two things stand between a task and its loss; the one above takes both away."""
-    assert not examine(mutants.ACKNOWLEDGES_FIRST, ONE_FAULT).findings
+def test_a_message_deleted_too_early_costs_attempts_and_yet_no_task_its_end() -> None:
+    """The janitor stands behind the message; the mutant above takes both away."""
+    broken = examine(mutants.ACKNOWLEDGES_FIRST, ONE_FAULT).broken
+    assert broken == {promises.PATIENT}

@@ -25,7 +25,7 @@ class Task(NamedTuple):
         job: the upstream's id of its run, 0 for none: the number of that run.
         promised: some client was answered 202.
         runs: how often the upstream began it.
-        bereaved: since its last run a worker or an upstream that had it in hands died; or it has not run yet.
+        bereaved: since its last run its upstream died, or its worker before it noted the run; or there was no run yet.
     """
 
     status: str = NO_RECORD
