@@ -22,7 +22,7 @@ def test_what_a_machine_started_mounted_and_wrote_is_gone_with_it(tmp_path: Path
         assert cgroup.exists()
         namespace = Path(f"/proc/{box.pid}/ns/pid").readlink()
     assert not cgroup.exists()
-    assert namespace not in {readlink(process / "ns/pid") for process in Path("/proc").glob("[0-9]*")}
+    assert namespace not in {namespace_of(process) for process in Path("/proc").glob("[0-9]*")}
     assert not Path("/etc/left-behind").exists()
     assert not {place for place in places(Path("/proc/self/mounts")) - mounts if str(tmp_path) in place}
     assert not list((tmp_path / "overlay").iterdir())
@@ -32,8 +32,10 @@ def places(mounts: Path) -> set[str]:
     return {line.split()[1] for line in mounts.read_text().splitlines()}
 
 
-def readlink(path: Path) -> Path | None:
+def namespace_of(process: Path) -> Path | None:
+    """The PID namespace; None for one that has ended, though nobody may have collected its exit code yet."""
     try:
-        return path.readlink()
-    except OSError:  # ended meanwhile
+        (process / "exe").readlink()
+        return (process / "ns/pid").readlink()
+    except OSError:
         return None
