@@ -36,6 +36,14 @@ soak: $(READY) ## Faults for MINUTES=10 over 5 seeds; then the books must balanc
 test: lint types contracts $(READY) ## Everything CI runs
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
+.PHONY: lambda
+lambda: $(READY) ## Pack the shutdown Lambda, the same bytes on every machine
+	$(BIN)/python terraform/lambda.py build/shutdown-gpu-lambda.zip
+
+.PHONY: dist
+dist: $(READY) ## Build the wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 .PHONY: lint
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .
