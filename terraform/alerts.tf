@@ -105,7 +105,7 @@ resource "aws_cloudwatch_metric_alarm" "oldest_message" {
 # EC2 publishes CPUUtilization only while the instance runs; the number of samples does not matter, that there are some does.
 resource "aws_cloudwatch_metric_alarm" "gpu_running" {
   alarm_name          = "${local.names.system}-gpu-running-for-hours"
-  alarm_description   = "The GPU instance has been running for ${var.alert_gpu_hours} hours without a break, at $2.24 each (g6e.2xlarge)."
+  alarm_description   = "The GPU instance has been running for ${var.alert_gpu_hours} hours without a break; its price is in output gpu_hour_usd."
   namespace           = "AWS/EC2"
   metric_name         = "CPUUtilization"
   dimensions          = { InstanceId = local.gpu_instance_id }
@@ -115,6 +115,62 @@ resource "aws_cloudwatch_metric_alarm" "gpu_running" {
   threshold           = 0
   comparison_operator = "GreaterThanThreshold"
   treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
+# 5xx of the service itself; the balancer's own (no healthy task) count as well. Two metrics, $0.20 a month.
+resource "aws_cloudwatch_metric_alarm" "server_errors" {
+  count = local.is_fargate ? 1 : 0
+
+  alarm_name          = "${local.names.orchestrator}-5xx"
+  alarm_description   = "Clients get 5xx: AWS does not answer the orchestrator within its second, or no task is healthy. See /ready and the log group."
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 5
+  evaluation_periods  = 1
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+
+  metric_query {
+    id          = "errors"
+    label       = "5xx answers"
+    expression  = "SUM(METRICS())"
+    return_data = true
+  }
+
+  dynamic "metric_query" {
+    for_each = { service = "HTTPCode_Target_5XX_Count", balancer = "HTTPCode_ELB_5XX_Count" }
+
+    content {
+      id = metric_query.key
+
+      metric {
+        namespace   = "AWS/ApplicationELB"
+        metric_name = metric_query.value
+        period      = 300
+        stat        = "Sum"
+        dimensions  = { LoadBalancer = aws_lb.main[0].arn_suffix }
+      }
+    }
+  }
+}
+
+# $0.10 a month.
+resource "aws_cloudwatch_metric_alarm" "no_healthy_task" {
+  count = local.is_fargate ? 1 : 0
+
+  alarm_name          = "${local.names.orchestrator}-down"
+  alarm_description   = "No orchestrator answers /health. Before the first image is pushed, and after a broken one, that is why."
+  namespace           = "AWS/ApplicationELB"
+  metric_name         = "HealthyHostCount"
+  dimensions          = { LoadBalancer = aws_lb.main[0].arn_suffix, TargetGroup = aws_lb_target_group.orchestrator[0].arn_suffix }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 5
+  threshold           = 1
+  comparison_operator = "LessThanThreshold"
+  treat_missing_data  = "breaching"
   alarm_actions       = [aws_sns_topic.alerts.arn]
   ok_actions          = [aws_sns_topic.alerts.arn]
 }

@@ -585,3 +585,14 @@ variable "alert_gpu_hours" {
     error_message = "alert_gpu_hours must be a whole number from 1 to 24."
   }
 }
+
+variable "monthly_budget_usd" {
+  description = "Alert when the account's bill reaches 80 % of this, or will reach it, in US dollars a month; 0 for no budget."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.monthly_budget_usd >= 0
+    error_message = "monthly_budget_usd must not be negative."
+  }
+}

@@ -10,69 +10,108 @@ variables {
   api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
 }
 
-run "a_heartbeat_that_may_not_be_missed_once" {
+# Mistakes that do not hide each other share a plan; each must be reported.
+run "numbers_that_do_not_fit_together" {
   command = plan
   variables {
-    heartbeat_s = 150
+    heartbeat_s       = 150     # one missed renewal would lose the task
+    job_deadline_s    = 1800    # rule B would be first
+    worker_grace_s    = 60      # stopped while it boots
+    hold_s            = 20000   # above hold_max_s
+    queue_retention_s = 1209600 # a dead letter is forgotten on arrival
+    max_receive_count = 3       # the queue gives up before the table
   }
-  expect_failures = [var.heartbeat_s]
+  expect_failures = [
+    var.heartbeat_s,
+    var.job_deadline_s,
+    var.worker_grace_s,
+    var.hold_s,
+    var.queue_retention_s,
+    var.max_receive_count,
+  ]
 }
 
-run "a_deadline_that_rule_b_would_cut_short" {
+run "things_out_of_their_range_or_form" {
   command = plan
   variables {
-    job_deadline_s = 1800
+    idle_s                     = 2000
+    visibility_timeout_s       = 10
+    region                     = "Virginia"
+    environment                = "Production!"
+    orchestrator_cpu           = 300
+    orchestrator_instance_type = "t3.small"
+    client_cidrs               = ["everybody"]
+    vpc_cidr                   = "10.0.0.0/28"
+    comfyui_api_url            = "http://localhost:8000/api"
+    cors_origins               = ["app.example.com"]
+    log_retention_days         = 8
+    alert_emails               = ["operator"]
+    alert_gpu_hours            = 25
+    lambda_zip                 = "nowhere.zip"
+    route53_zone_id            = "Z0123456789ABCDEFGHIJ" # and no name
   }
-  expect_failures = [var.job_deadline_s]
+  expect_failures = [
+    var.idle_s,
+    var.visibility_timeout_s,
+    var.region,
+    var.environment,
+    var.orchestrator_cpu,
+    var.orchestrator_instance_type,
+    var.client_cidrs,
+    var.vpc_cidr,
+    var.comfyui_api_url,
+    var.cors_origins,
+    var.log_retention_days,
+    var.alert_emails,
+    var.alert_gpu_hours,
+    var.lambda_zip,
+    var.route53_zone_id,
+  ]
 }
 
-run "an_idle_time_the_alarm_cannot_measure" {
+run "no_certificate_no_instance_and_a_key_instead_of_its_hash" {
   command = plan
   variables {
-    idle_s = 2000
+    certificate_arn    = null
+    gpu_instance_id    = null
+    availability_zones = ["us-east-1a"]
+    api_key_hashes     = { frontend = "correct horse battery staple" }
   }
-  expect_failures = [var.idle_s]
+  expect_failures = [var.certificate_arn, var.gpu_instance_id, var.availability_zones, var.api_key_hashes]
 }
 
-run "a_message_that_is_forgotten_before_its_task" {
+run "a_name_without_a_zone_no_image_and_a_key_instead_of_a_secrets_name" {
   command = plan
   variables {
-    task_max_age_s = 345600
+    certificate_arn    = null
+    domain_name        = "gpu.example.com"
+    gpu_mode           = "new"
+    gpu_instance_id    = null
+    availability_zones = ["eu-west-1a", "eu-west-1b"]
+    api_key_hashes     = {}
+    api_keys_arn       = "correct horse battery staple"
   }
-  expect_failures = [var.task_max_age_s]
+  expect_failures = [var.certificate_arn, var.gpu_ami_id, var.availability_zones, var.api_keys_arn]
 }
 
-run "a_dead_letter_that_is_forgotten_on_arrival" {
+run "a_certificate_of_another_region_no_keys_at_all_and_a_message_forgotten_before_its_task" {
   command = plan
   variables {
-    queue_retention_s = 1209600
-  }
-  expect_failures = [var.queue_retention_s]
-}
-
-run "a_load_balancer_without_a_certificate" {
-  command = plan
-  variables {
-    certificate_arn = null
-  }
-  expect_failures = [var.certificate_arn]
-}
-
-run "a_certificate_to_be_made_without_a_zone" {
-  command = plan
-  variables {
-    certificate_arn = null
-    domain_name     = "gpu.example.com"
-  }
-  expect_failures = [var.certificate_arn]
-}
-
-run "a_certificate_of_another_region" {
-  command = plan
-  variables {
+    task_max_age_s  = 345600
     certificate_arn = "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+    api_key_hashes  = {}
   }
-  expect_failures = [var.certificate_arn]
+  expect_failures = [var.certificate_arn, var.api_keys_arn, var.task_max_age_s]
+}
+
+run "a_private_orchestrator_without_a_load_balancer_and_without_software" {
+  command = plan
+  variables {
+    orchestrator_mode = "instance"
+    network_mode      = "private"
+    certificate_arn   = null
+  }
+  expect_failures = [var.network_mode, var.release_bundle]
 }
 
 run "an_instance_of_another_region" {
@@ -86,89 +125,4 @@ run "an_instance_of_another_region" {
     values = { id = "i-0123456789abcdef0" }
   }
   expect_failures = [data.aws_instances.gpu[0]]
-}
-
-run "zones_of_another_region" {
-  command = plan
-  variables {
-    availability_zones = ["eu-west-1a", "eu-west-1b"]
-  }
-  expect_failures = [var.availability_zones]
-}
-
-run "one_zone_only" {
-  command = plan
-  variables {
-    availability_zones = ["us-east-1a"]
-  }
-  expect_failures = [var.availability_zones]
-}
-
-run "a_key_instead_of_its_hash" {
-  command = plan
-  variables {
-    api_key_hashes = { frontend = "correct horse battery staple" }
-  }
-  expect_failures = [var.api_key_hashes]
-}
-
-run "a_key_instead_of_the_name_of_a_secret" {
-  command = plan
-  variables {
-    api_key_hashes = {}
-    api_keys_arn   = "correct horse battery staple"
-  }
-  expect_failures = [var.api_keys_arn]
-}
-
-run "no_keys_at_all" {
-  command = plan
-  variables {
-    api_key_hashes = {}
-  }
-  expect_failures = [var.api_keys_arn]
-}
-
-run "no_instance_at_all" {
-  command = plan
-  variables {
-    gpu_instance_id = null
-  }
-  expect_failures = [var.gpu_instance_id]
-}
-
-run "a_new_instance_without_an_image" {
-  command = plan
-  variables {
-    gpu_mode        = "new"
-    gpu_instance_id = null
-  }
-  expect_failures = [var.gpu_ami_id]
-}
-
-run "a_private_orchestrator_without_a_load_balancer" {
-  command = plan
-  variables {
-    orchestrator_mode = "instance"
-    network_mode      = "private"
-    certificate_arn   = null
-    release_bundle    = "tests/empty.tar.gz"
-  }
-  expect_failures = [var.network_mode]
-}
-
-run "an_orchestrator_instance_without_software" {
-  command = plan
-  variables {
-    orchestrator_mode = "instance"
-  }
-  expect_failures = [var.release_bundle]
-}
-
-run "a_lambda_that_was_never_packed" {
-  command = plan
-  variables {
-    lambda_zip = "nowhere.zip"
-  }
-  expect_failures = [var.lambda_zip]
 }

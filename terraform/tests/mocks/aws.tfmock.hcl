@@ -19,6 +19,7 @@ mock_data "aws_instance" {
   defaults = {
     id                   = "i-0123456789abcdef0"
     iam_instance_profile = "comfyui"
+    instance_type        = "g6e.2xlarge"
   }
 }
 

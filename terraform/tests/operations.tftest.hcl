@@ -1,0 +1,90 @@
+# What an operator hears, sees and pays.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+variables {
+  gpu_instance_id = "i-0123456789abcdef0"
+  certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+  api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
+}
+
+run "every_alarm_reaches_the_topic" {
+  variables {
+    alert_emails       = ["operator@example.com"]
+    monthly_budget_usd = 500
+  }
+  assert {
+    condition = alltrue([
+      for alarm in concat([
+        aws_cloudwatch_metric_alarm.shutdown_errors,
+        aws_cloudwatch_metric_alarm.shutdown_silent,
+        aws_cloudwatch_metric_alarm.dead_letters,
+        aws_cloudwatch_metric_alarm.oldest_message,
+        aws_cloudwatch_metric_alarm.gpu_running,
+      ], aws_cloudwatch_metric_alarm.server_errors, aws_cloudwatch_metric_alarm.no_healthy_task) :
+      alarm.alarm_actions == toset([aws_sns_topic.alerts.arn])
+    ])
+    error_message = "alarms"
+  }
+  assert {
+    condition     = aws_sns_topic_subscription.alerts["operator@example.com"].topic_arn == aws_sns_topic.alerts.arn
+    error_message = "and the topic a person"
+  }
+  assert {
+    condition     = aws_budgets_budget.monthly[0].limit_amount == "500.0"
+    error_message = "budget"
+  }
+  assert {
+    condition     = length(jsondecode(aws_cloudwatch_dashboard.main.dashboard_body).widgets) == 8
+    error_message = "dashboard"
+  }
+}
+
+run "silence_of_what_should_speak_is_an_alarm" {
+  command = plan
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.shutdown_silent.treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.no_healthy_task[0].treat_missing_data == "breaching"
+    error_message = "no data means that nothing runs"
+  }
+}
+
+run "fixed_costs_are_told_for_fargate" {
+  assert {
+    condition = output.fixed_costs_usd == {
+      alarms               = "1.10"
+      load_balancer        = "23.73"
+      orchestrator_fargate = "10.86"
+      total                = "35.69"
+    }
+    error_message = "public fargate, existing GPU, DNS elsewhere"
+  }
+  assert {
+    condition     = output.gpu_hour_usd == 2.24208
+    error_message = "g6e.2xlarge"
+  }
+}
+
+run "fixed_costs_are_told_for_the_cheapest" {
+  variables {
+    orchestrator_mode = "instance"
+    certificate_arn   = null
+    release_bundle    = "tests/empty.tar.gz"
+  }
+  assert {
+    condition     = output.fixed_costs_usd == { alarms = "0.80", orchestrator_instance = "16.55", total = "17.35" }
+    error_message = "one small instance"
+  }
+}
+
+run "fixed_costs_are_told_for_the_private_one" {
+  command = plan
+  variables {
+    network_mode = "private"
+  }
+  assert {
+    condition     = local.fixed_costs_usd.vpc_endpoints == 43.8
+    error_message = "six endpoints in one zone"
+  }
+}
