@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import faults, get, post, worker
-from bench.budget import Budget
+from bench.budget import DEFAULT_SECONDS, Budget
 from bench.cores import share_out
 from bench.report import Report
 
@@ -55,7 +55,7 @@ def _document(reports: list[Report]) -> Mapping[str, Any]:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the services as processes.")
     parser.add_argument("script", choices=[*SCRIPTS, "all"])
-    parser.add_argument("--seconds", type=float, default=40, help="measuring time of each script, about (40)")
+    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="measuring time of each script, about")
     parser.add_argument("--rounds", type=int, default=3, help="medians are reported (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     return parser.parse_args()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+DEFAULT_SECONDS = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Start-up and draining come on top.
@@ -22,5 +25,5 @@ class Budget:
         return self.seconds / self.rounds / windows_per_round
 
     def shortened(self, full: float, *, at_least: float) -> float:
-        """`full` for a script that has 40 s, in proportion less for one that has less."""
-        return max(full * min(self.seconds / 40, 1), at_least)
+        """`full` for a script that has its usual time, in proportion less for one that has less."""
+        return max(full * min(self.seconds / DEFAULT_SECONDS, 1), at_least)

@@ -24,7 +24,7 @@ _SLOW_AWS_CLIENTS = 30
 _SLOW_CLIENTS = 32
 _TRICKLE_S = 0.02
 _RETRY_AFTER_S = 1.0
-# Of a script that has 40 s.
+# Of a script that has its usual time.
 _ERRORS = 300
 _WINDOW_S = 2.0
 
