@@ -4,43 +4,61 @@
 #   systemd/install.sh adapter        the adapter, on the GPU instance
 #   systemd/install.sh orchestrator   the orchestrator, on a small instance
 #
-# It has a Python environment of its own under /opt and touches neither ComfyUI's nor the system's.
+# It has a Python environment of its own under /opt and touches neither ComfyUI's nor the system's. PYTHON names the
+# interpreter to make it of (3.11 or newer; default: the newest found).
+# Exit codes as in sysexits.h: 64 wrong usage, 67 no such user, 69 no Python, 77 not root.
 set -euo pipefail
+
+fail() {
+  echo "$0: $2" >&2
+  exit "$1"
+}
 
 service=${1:-}
 case "$service" in
-  adapter)      home=/opt/sqs-adapter  config=/etc/sqs-adapter  unit=sqs-adapter.service   group=ubuntu ;;
-  orchestrator) home=/opt/orchestrator config=/etc/orchestrator unit=orchestrator.service group=root ;;
-  *) echo "usage: $0 adapter|orchestrator" >&2; exit 64 ;;
+  adapter)      unit=sqs-adapter.service  name=sqs-adapter  group=ubuntu ;;
+  orchestrator) unit=orchestrator.service name=orchestrator group=root ;;
+  *) fail 64 "usage: $0 adapter|orchestrator" ;;
 esac
-[ "$(id -u)" -eq 0 ] || { echo "$0: must be run as root" >&2; exit 77; }
+[ "$(id -u)" -eq 0 ] || fail 77 "must be run as root"
+getent group "$group" >/dev/null || fail 67 "$unit runs as $group, who does not exist here; change User= and Group="
 
+is_new_enough() {
+  command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+}
+python=
+for candidate in ${PYTHON:-python3.14 python3.13 python3.12 python3.11 python3}; do
+  if is_new_enough "$candidate"; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || fail 69 "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"
+
+home=/opt/$name
+environment=/etc/$name/environment
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-}
-if [ -z "$python" ]; then
-  for candidate in python3.13 python3.12 python3.11 python3; do
-    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-      python=$candidate
-      break
-    fi
-  done
-fi
-[ -n "$python" ] || { echo "$0: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 69; }
 
 # Beside the running one, and switched only when it is complete: a failed upgrade leaves the old version in place.
-version=$home/versions/$(date -u +%Y%m%dT%H%M%SZ)
-mkdir -p "$home/versions" "$config"
+mkdir -p "$home/versions" "${environment%/*}"
+version=$(mktemp -d "$home/versions/$(date -u +%Y%m%dT%H%M%SZ).XXXX")
+trap 'rm -rf "$version"' EXIT
+chmod 0755 "$version"
 "$python" -m venv "$version"
-"$version/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-  -r "$source_dir/requirements.lock"
-"$version/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps "$source_dir"
+install_packages() {
+  "$version/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+install_packages --only-binary=:all: --require-hashes -r "$source_dir/requirements-$service.lock"
+install_packages --no-index --no-build-isolation --no-deps "$source_dir"
+
+previous=$(readlink "$home/venv" || true)
 ln -sfn "$version" "$home/venv.new"
 mv -T "$home/venv.new" "$home/venv"
+trap - EXIT
 install -m 0644 "$source_dir/README.md" "$home/README.md"
 
-environment=$config/environment
 if [ ! -e "$environment" ]; then
-  install -m 0640 -g "$group" "$source_dir/systemd/${unit%.service}.environment.example" "$environment"
+  install -m 0640 -g "$group" "$source_dir/systemd/$name.environment.example" "$environment"
   echo "$0: fill in $environment, then run: systemctl restart $unit"
 fi
 
@@ -53,4 +71,6 @@ systemctl enable "$unit"
 systemctl try-restart "$unit"
 
 # The version before this one stays for a rollback: ln -sfn OLD $home/venv && systemctl restart $unit
-find "$home/versions" -mindepth 1 -maxdepth 1 -type d | sort | head -n -2 | xargs -r rm -rf
+for old in "$home/versions"/*; do
+  [ "$old" = "$version" ] || [ "$old" = "$previous" ] || rm -rf "$old"
+done

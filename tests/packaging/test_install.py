@@ -1,0 +1,104 @@
+"""`install.sh` on a throw-away machine: what it refuses, what it leaves, and that the unit then starts."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.registry import fetch_wheels
+from tests.systemd.machine import PYTHON, Machine, booted_machine, why_not
+
+ROOT = Path(__file__).parent.parent.parent
+INSTALL = "/opt/checkout/systemd/install.sh"
+UNIT = "sqs-adapter.service"
+TARGET = {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Machine]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with booted_machine(tmp_path, TARGET, {}) as machine:
+        sources = (
+            "lib services systemd pyproject.toml README.md requirements-adapter.lock requirements-orchestrator.lock"
+        )
+        machine.run("sh", "-c", f"mkdir /opt/checkout && cd /opt/source && cp -r {sources} /opt/checkout")
+        yield machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "code", "sentence"),
+    [
+        ("", "", 64, "usage:"),
+        ("gpu", "", 64, "usage:"),
+        ("adapter", "setpriv --reuid=65534 --clear-groups --", 77, "must be run as root"),
+        ("adapter", "env PYTHON=/bin/false", 69, "Python 3.11 or newer is needed"),
+    ],
+)
+def test_it_refuses_with_a_sentence(arguments: str, prefix: str, code: int, sentence: str) -> None:
+    if prefix and (reason := why_not()):
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory() as readable_by_all:
+        Path(readable_by_all).chmod(0o755)
+        script = Path(readable_by_all) / "install.sh"
+        # The account of the unit need not exist here.
+        script.write_text((ROOT / "systemd/install.sh").read_text().replace("group=ubuntu", "group=root"))
+        command = [*prefix.split(), "bash", str(script), *arguments.split()]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    assert sentence in run.stderr
+
+
+@pytest.mark.timeout(300)
+def test_twice_installed_it_keeps_the_version_before_and_the_operators_settings(box: Machine, tmp_path: Path) -> None:
+    fetch_wheels("requirements-adapter.lock", tmp_path / "wheels")
+    for wheel in (tmp_path / "wheels").iterdir():
+        carry(box, wheel, f"/opt/wheels/{wheel.name}")
+    first = install(box)
+    assert box.run("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    assert box.run("stat", "--format=%a %G", "/etc/sqs-adapter/environment").split() == ["640", "ubuntu"]
+    box.run("sh", "-c", "echo GPU_INSTANCE_ID=i-0f0f6fd680921de5f >>/etc/sqs-adapter/environment")
+    box.run("systemctl", "start", UNIT)
+    box.wait_for(UNIT, "active/running")
+    pid = box.number(UNIT, "MainPID")
+
+    second = install(box)
+    box.wait_for(UNIT, "active/running")
+    assert box.number(UNIT, "MainPID") != pid
+    assert "GPU_INSTANCE_ID=i-" in box.run("cat", "/etc/sqs-adapter/environment")
+    assert {first, second} == set(versions(box))
+
+    # An upgrade that fails leaves everything as it was.
+    box.run("sh", "-c", "rm /opt/wheels/aiohttp-*")
+    pid = box.number(UNIT, "MainPID")
+    assert "aiohttp" in box.run("sh", "-c", f"{environment()} {INSTALL} adapter 2>&1; test $? = 1")
+    assert (current(box), box.number(UNIT, "MainPID"), set(versions(box))) == (second, pid, {first, second})
+
+
+def install(box: Machine) -> str:
+    """The version that is current afterwards."""
+    box.run("sh", "-c", f"{environment()} {INSTALL} adapter", limit_s=110)
+    return current(box)
+
+
+def environment() -> str:
+    return f"PYTHON={PYTHON} PIP_NO_INDEX=1 PIP_NO_COMPILE=1 PIP_FIND_LINKS=/opt/wheels"
+
+
+def current(box: Machine) -> str:
+    return box.run("readlink", "/opt/sqs-adapter/venv").strip()
+
+
+def versions(box: Machine) -> list[str]:
+    return box.run("sh", "-c", "ls -d /opt/sqs-adapter/versions/*").split()
+
+
+def carry(box: Machine, file: Path, place: str) -> None:
+    """Copy a file into the machine."""
+    box.run("mkdir", "-p", str(Path(place).parent))
+    target = Path(f"/proc/{box.pid}/root") / place.lstrip("/")
+    target.write_bytes(file.read_bytes())
