@@ -49,11 +49,11 @@ def last_visibility_s(wire: Wire) -> int:
 
 
 async def test_a_task_is_run_published_and_its_message_deleted_last(
-    api: UnifiedApi, place: Workplace, adapter: Adapter, wire: Wire
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, wire: Wire
 ) -> None:
     api.ends_at_once = True
     task_id = await place.submit()
-    await adapter.take_next()
+    await hire(heartbeat_s=29).take_next()
 
     record = await place.record(task_id)
     assert (record.status, record.result_s3_uri, record.attempt) == (Status.COMPLETED, RESULT, 1)
