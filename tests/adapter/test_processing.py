@@ -62,7 +62,9 @@ async def test_a_task_is_run_published_and_its_message_deleted_last(
     assert record.finished_at is not None
     assert await place.has_no_message()
     verbs = [call.operation for call in wire.calls if call.operation in ("UpdateItem", "DeleteMessage")]
-    assert verbs == ["UpdateItem", "UpdateItem", "UpdateItem", "DeleteMessage"]  # claim, note the run, finish
+    # Claim, note the run, finish; on a slow machine a renewal or two among them.
+    assert verbs.count("UpdateItem") >= 3
+    assert verbs.index("DeleteMessage") == len(verbs) - 1
 
 
 async def test_the_body_goes_on_as_the_client_sent_it(api: UnifiedApi, place: Workplace, adapter: Adapter) -> None:

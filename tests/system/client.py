@@ -45,6 +45,17 @@ class Client:
         async with self._http.post(path, data=data, headers={"Content-Type": "application/json", **dashed}) as answer:
             return Answer(answer.status, answer.headers, await answer.json(content_type=None))
 
+    async def accepted(self, path: str, body: Any, **headers: str) -> Answer:
+        """The 202 of a request, repeated as its 503s ask: a busy machine may hold up emulated AWS beyond the second."""
+
+        async def not_503() -> Answer | None:
+            answer = await self.post(path, body, **headers)
+            return None if answer.status == 503 else answer
+
+        answer = await eventually(not_503)
+        assert answer.status == 202, answer
+        return answer
+
     async def get(self, path: str) -> Answer:
         async with self._http.get(path) as answer:
             return Answer(answer.status, answer.headers, await answer.json(content_type=None))
@@ -52,12 +63,14 @@ class Client:
     async def submit(self, prompt: str = "sketch", *, steps: int = 2, **headers: str) -> str:
         """Returns the job id of an accepted job that takes about `steps` times the upstream's step."""
         body = {"image_url": self.sample(), "prompt": prompt, "steps": steps, "seed": 1}
-        answer = await self.post(QWEN, body, **headers)
-        assert answer.status == 202, answer
-        return str(answer.body["job_id"])
+        return str((await self.accepted(QWEN, body, **headers)).body["job_id"])
 
     async def job(self, job_id: str) -> dict[str, Any]:
-        answer = await self.get(f"/api/v1/jobs/{job_id}")
+        async def not_503() -> Answer | None:
+            answer = await self.get(f"/api/v1/jobs/{job_id}")
+            return None if answer.status == 503 else answer
+
+        answer = await eventually(not_503)
         assert answer.status == 200, answer
         return dict(answer.body)
 

@@ -74,9 +74,8 @@ async def test_aws_down_is_503_within_a_second_and_the_same_key_works_afterwards
         assert int(answer.headers["Retry-After"]) > 0
         assert (await client.get("/health")).status == 200
         await stack.heal()
-        job_id = (await client.post(QWEN, {**GOOD, "image_url": client.sample()}, Idempotency_Key="again")).body[
-            "job_id"
-        ]
+        repeated = await client.accepted(QWEN, {**GOOD, "image_url": client.sample()}, Idempotency_Key="again")
+        job_id = repeated.body["job_id"]
         assert (await client.ended(job_id))["status"] == "completed"
         assert len(upstream_runs(stack.log_dir)) == 1
 

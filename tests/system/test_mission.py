@@ -11,7 +11,7 @@ from PIL import Image
 from services.devstack.power import State
 from services.devstack.resources import aws_session, client_config
 from services.devstack.stack import Stack
-from tests.system.client import CAMERA, LIMIT_S, QWEN, eventually, upstream_runs
+from tests.system.client import CAMERA, LIMIT_S, QWEN, Client, eventually, upstream_runs
 from tests.system.conftest import System
 
 
@@ -19,16 +19,15 @@ async def test_a_job_wakes_the_gpu_runs_once_and_the_gpu_goes_back_to_sleep(syst
     async with system(scale=180) as (stack, client):
         assert await stack.instance_state() is State.STOPPED
 
-        answer = await client.post(
+        answer = await client.accepted(
             QWEN,
             {"image_url": client.sample(), "prompt": "变成线稿", "image2_url": None, "seed": 1, "steps": 2},
             X_Request_ID="from-the-client-1",
         )
-        assert answer.status == 202
         assert set(answer.body) == {"job_id", "status", "result_s3_uri", "error"}
         assert answer.headers["Location"] == f"/api/v1/jobs/{answer.body['job_id']}"
         assert answer.headers["X-Request-ID"] == "from-the-client-1"
-        camera = await client.post(CAMERA, {"image_url": client.sample("portrait"), "horizontal": 1})
+        camera = await client.accepted(CAMERA, {"image_url": client.sample("portrait"), "horizontal": 1})
 
         job = await client.ended(answer.body["job_id"])
         assert job["status"] == "completed", job
@@ -74,10 +73,8 @@ async def test_the_same_idempotency_key_gives_the_same_job_and_one_run(system: S
     async with system(scale=60) as (stack, client):
         first = await client.submit(Idempotency_Key="k-1")
         assert await client.submit(Idempotency_Key="k-1") == first
-        other = await client.post(
-            QWEN, {"image_url": client.sample(), "prompt": "something else"}, Idempotency_Key="k-1"
-        )
-        assert other.status == 422
+        other = {"image_url": client.sample(), "prompt": "something else"}
+        assert await eventually(lambda: _refused_as(client, other, "k-1")) == 422
         await client.ended(first)
         assert await client.submit(Idempotency_Key="k-1") == first
         # A last job behind it: whatever else was queued has been dealt with when this one has ended.
@@ -88,7 +85,7 @@ async def test_the_same_idempotency_key_gives_the_same_job_and_one_run(system: S
 async def test_a_job_that_must_fail_says_why(system: System) -> None:
     async with system(scale=60) as (stack, client):
         missing = f"s3://{stack.resources.bucket}/no-such.png"
-        answer = await client.post(CAMERA, {"image_url": missing})
+        answer = await client.accepted(CAMERA, {"image_url": missing})
         job = await client.ended(answer.body["job_id"])
         assert job["status"] == "failed"
         assert "NoSuchKey" in job["error"]
@@ -100,6 +97,12 @@ async def test_sigterm_to_everything_ends_everything_cleanly(system: System) -> 
         assert await stack.kill_orchestrator(signal.SIGTERM) == 0
         stack.kill_adapter(signal.SIGTERM)
         assert await eventually(lambda: _first_exit(stack)) == "0"
+
+
+async def _refused_as(client: Client, body: dict[str, str], key: str) -> int | None:
+    """The status of the answer; None while a busy machine holds up emulated AWS."""
+    status = (await client.post(QWEN, body, Idempotency_Key=key)).status
+    return None if status == 503 else status
 
 
 async def _first_exit(stack: Stack) -> str | None:
