@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,15 @@ ROOT = Path(__file__).parent.parent.parent
 INSTALL = "/opt/checkout/systemd/install.sh"
 UNIT = "sqs-adapter.service"
 TARGET = {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("script", ["systemd/install.sh", "tests/systemd/boot.sh"])
+def test_shellcheck_has_nothing_to_say(script: str) -> None:
+    assert SHELLCHECK is not None
+    run = subprocess.run([SHELLCHECK, ROOT / script], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "")
 
 
 @pytest.fixture
