@@ -42,7 +42,11 @@ lambda: $(READY) ## Pack the shutdown Lambda, the same bytes on every machine
 
 .PHONY: dist
 dist: $(READY) ## Build the wheel
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --wheel-dir dist .
+
+.PHONY: image
+image: ## Build the orchestrator's image (needs Docker; PLATFORM=linux/arm64)
+	docker build --platform $(or $(PLATFORM),linux/arm64) --tag gpu-orchestrator .
 
 .PHONY: lint
 lint: $(READY) ## ruff
@@ -63,9 +67,12 @@ format: $(READY) ## Let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 .PHONY: lock
-lock: ## Rewrite requirements.lock from pyproject.toml (needs uv)
+lock: ## Rewrite the three lock files from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --python-version 3.11 \
 	  pyproject.toml --output-file requirements.lock
+	for service in adapter orchestrator; do echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header \
+	  --no-annotate --python-version 3.11 --constraint requirements.lock --extra $$service pyproject.toml - \
+	  --output-file requirements-$$service.lock; done
 
 .PHONY: clean
 clean: ## Remove what make made
