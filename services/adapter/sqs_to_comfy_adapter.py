@@ -71,6 +71,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
             beat_s=settings.worker_beat_s,
         )
         consumer = _consumer(settings, aws, api, worker, stop, abandon)
+        await worker.announce()
         notifier.ready(worker.status())
         log.info("adapter.started", worker=worker.name, concurrency=settings.concurrency)
         await supervise(

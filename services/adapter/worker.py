@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import structlog
 
-from lib.asyncaws.errors import AwsError
+from lib.asyncaws.errors import AwsError, TransientAwsError
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
 from lib.daemon.waiting import wait_for, wait_for_any
@@ -93,6 +93,17 @@ class Worker:
             last_claim_at=self._last_claim_at,
             active=self._task_ids(),
         )
+
+    async def announce(self) -> None:
+        """The first beat, before any task is taken: who may not write to the table could only drop what it receives.
+
+        Raises:
+            PermanentAwsError: there is no such table, or it may not be written.
+        """
+        try:
+            await self._table.put(self.record().to_item())
+        except TransientAwsError as error:
+            log.warning("worker.beat_failed", error=str(error))
 
     async def report(self, ended: asyncio.Event) -> None:
         """Beat now, at every change and every `beat_s`, until `ended`: a worker that drains is not silent."""

@@ -115,6 +115,16 @@ async def test_a_queue_that_is_gone_ends_the_process(place: Workplace, employmen
     assert adapter.events("process.failed")
 
 
+async def test_without_its_table_it_takes_no_message_that_it_could_only_drop(
+    place: Workplace, employment: Employer
+) -> None:
+    await place.submit()
+    adapter = await employment.start(MODULE, DYNAMODB_TABLE="none")
+    assert await adapter.ends() == 1
+    assert not [said for said in adapter.manager.heard if "READY=1" in said]
+    assert not await place.has_no_message()
+
+
 async def test_a_stop_while_idle_lets_the_open_receive_finish_and_hands_back_what_it_brings(
     api: UnifiedApi, place: Workplace, wire: Wire, employment: Employer
 ) -> None:
