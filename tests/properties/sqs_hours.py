@@ -29,10 +29,15 @@ class SqsHours:
     """A client of SQS.
 
     Stricter than SQS may be: the receipt of an earlier receive deletes nothing, though it says so.
+
+    Attributes:
+        deleted: bodies of the messages that were deleted since somebody last looked.
     """
 
     client: Any
     clock: Callable[[], float]
+    deleted: list[str] = field(default_factory=list)
+    bodies: dict[str, str] = field(default_factory=dict)
     hidden: dict[str, Hidden] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
@@ -47,6 +52,7 @@ class SqsHours:
         )
         for message in answer.get("Messages", []):
             self.ids[message["ReceiptHandle"]] = message["MessageId"]
+            self.bodies[message["MessageId"]] = message["Body"]
             self.hidden[message["MessageId"]] = Hidden(QueueUrl, message["ReceiptHandle"], now + VisibilityTimeout)
         return answer
 
@@ -74,6 +80,7 @@ class SqsHours:
         if not self._is_current(ReceiptHandle):
             return {"ResponseMetadata": {"RequestId": "none"}}
         self.hidden.pop(self.ids[ReceiptHandle], None)
+        self.deleted.append(self.bodies[self.ids[ReceiptHandle]])
         return await self.client.delete_message(QueueUrl=QueueUrl, ReceiptHandle=ReceiptHandle)
 
     async def show_what_is_due(self) -> None:
