@@ -27,12 +27,8 @@ resource "aws_lambda_function" "shutdown" {
     }
   }
 
-  logging_config {
-    log_format = "Text" # each line is JSON already
-    log_group  = aws_cloudwatch_log_group.shutdown.name
-  }
-
-  depends_on = [aws_iam_role_policy.shutdown]
+  # Its log group has Lambda's default name; made first, or Lambda would make one that keeps logs for ever.
+  depends_on = [aws_iam_role_policy.shutdown, aws_cloudwatch_log_group.shutdown]
 }
 
 # Asynchronous invocations that raise are tried twice more. One that is minutes old is worth nothing: the schedule has
