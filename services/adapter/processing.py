@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import stamina
 import structlog
@@ -119,7 +120,8 @@ class Processor:
         """The runner's outcome, or the task given back when a stop cannot wait for it."""
 
         async def note(comfy_job_id: str) -> None:
-            await self._persist(lambda: self.store.note_upstream_job(task, comfy_job_id))
+            # A run that a stop gives back without its id would be repeated by whoever comes next.
+            await _to_its_end(self._persist(lambda: self.store.note_upstream_job(task, comfy_job_id)))
 
         running = asyncio.create_task(self.runner.run(task, message, note, request_id=request_id))
         abandoned = asyncio.create_task(self.abandon.wait())
@@ -160,6 +162,16 @@ class Processor:
                 await delivery.acknowledge()
         except AwsError as error:
             log.warning("message.not_answered", error=str(error))
+
+
+async def _to_its_end(write: Coroutine[Any, Any, None]) -> None:
+    """Write even if cancelled meanwhile, and be cancelled after that."""
+    writing = asyncio.create_task(write)
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.gather(writing, return_exceptions=True)
+        raise
 
 
 def _parse(delivery: Delivery) -> TaskMessage:

@@ -452,3 +452,14 @@ async def _open_session(url: str) -> ClientSession:
 def test_every_task_comes_to_one_end(world: World) -> None:
     with capture_logs():
         play(lambda: ProcessingMachine(world), examples=15, steps=30)
+
+
+def test_a_stop_before_the_run_is_noted_costs_no_second_run(world: World) -> None:
+    """Found by the machine: the adapter had the upstream's id, and gave the task back without it."""
+    machine = ProcessingMachine(world)
+    with capture_logs():
+        machine.begin_in_the_middle(messages=1, slots=[2], calls=7)
+        machine.work(which=0, calls=2)
+        machine.abandon(which=0)
+        machine.teardown()
+    assert len(machine.api.runs) == 1
