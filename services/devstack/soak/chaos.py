@@ -50,6 +50,7 @@ class Chaos:
             "terminate adapter": lambda: self._signal_unit("adapter", signal.SIGTERM),
             "freeze adapter": lambda: self._freeze_unit("adapter"),
             "kill upstream": lambda: self._signal_unit("upstream", signal.SIGKILL),
+            "terminate upstream": lambda: self._signal_unit("upstream", signal.SIGTERM),
             "freeze upstream": lambda: self._freeze_unit("upstream"),
             "kill orchestrator": lambda: self._replace_orchestrator(signal.SIGKILL),
             "terminate orchestrator": lambda: self._replace_orchestrator(signal.SIGTERM),

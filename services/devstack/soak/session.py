@@ -26,6 +26,7 @@ from services.devstack.stack import Stack
 
 _SETTLE_LIMIT_S = 240.0
 _LOOK_S = 0.5
+_RESULT_URI_STYLES = ("s3", "cdn", "schemeless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,13 @@ class Verdict:
     imbalances: tuple[str, ...]
 
 
-def soak_options(log_dir: Path, proxy: UpstreamProxy) -> StackOptions:
+def soak_options(log_dir: Path, proxy: UpstreamProxy, *, result_uri_style: str) -> StackOptions:
     """A system whose limits are short enough to be met within a soak."""
     return StackOptions(
         scale=180.0,
         visibility_s=4,
         log_dir=log_dir,
-        upstream_env={"STEP_S": "0.15", "HANG_ON": HANG_MARKER},
+        upstream_env={"STEP_S": "0.15", "HANG_ON": HANG_MARKER, "RESULT_URI_STYLE": result_uri_style},
         adapter_env={"COMFYUI_API_URL": proxy.url, "JOB_DEADLINE_S": "8", "DRAIN_S": "2"},
         lambda_env={"HOLD_MAX_S": "20"},
     )
@@ -65,7 +66,8 @@ async def soak(*, seconds: float, seed: int, folder: Path, console: Console) -> 
     shutil.rmtree(log_dir, ignore_errors=True)
     async with AsyncExitStack() as exits:
         proxy = await exits.enter_async_context(upstream_proxy(Random(random.random())))
-        stack = await exits.enter_async_context(Stack(soak_options(log_dir, proxy)))
+        options = soak_options(log_dir, proxy, result_uri_style=random.choice(_RESULT_URI_STYLES))
+        stack = await exits.enter_async_context(Stack(options))
         proxy.target = f"http://127.0.0.1:{stack.plan.upstream_port}"
         await asyncio.to_thread(upload_samples, stack)
         picture = f"s3://{stack.resources.bucket}/samples/bottle.jpg"
