@@ -41,8 +41,9 @@ lambda: $(READY) ## Pack the shutdown Lambda, the same bytes on every machine
 	$(BIN)/python terraform/lambda.py build/shutdown-gpu-lambda.zip
 
 .PHONY: dist
-dist: $(READY) ## Build the wheel
+dist: $(READY) ## Build the wheel, and the source package that machines are installed from
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m hatchling build --target sdist
 
 .PHONY: image
 image: ## Build the orchestrator's image (needs Docker; PLATFORM=linux/arm64)
