@@ -12,6 +12,7 @@ import pytest
 _PROJECT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(300)  # many processes are started one after the other, and nobody says on how busy a machine
 @pytest.mark.parametrize(
     ("script", "title"),
     [
