@@ -8,10 +8,6 @@ import pytest
 from tests.terraform.cli import Terraform, find_mirror, find_program
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cycle: a whole apply and destroy on emulated AWS, minutes long")
-
-
 @pytest.fixture(scope="session")
 def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """Terraform with a provider; skipped where there is none. In CI, a machine with the one must have the other."""
