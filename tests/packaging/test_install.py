@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.registry import fetch_wheels
+from tests.systemd import emulated_aws
 from tests.systemd.machine import PYTHON, Machine, booted_machine, why_not
 
 ROOT = Path(__file__).parent.parent.parent
 INSTALL = "/opt/checkout/systemd/install.sh"
 UNIT = "sqs-adapter.service"
-TARGET = {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}
+UNITS = emulated_aws.UNITS | {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}
+# On the instance, credentials come from its role and AWS needs no address.
+OPERATORS = emulated_aws.ENVIRONMENT | {"GPU_INSTANCE_ID": "i-0f0f6fd680921de5f"}
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
@@ -34,7 +37,7 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
 def box(tmp_path: Path) -> Iterator[Machine]:
     if reason := why_not():
         pytest.skip(reason)
-    with booted_machine(tmp_path, TARGET, {}) as machine:
+    with booted_machine(tmp_path, UNITS, {}) as machine:
         sources = (
             "lib services systemd pyproject.toml README.md requirements-adapter.lock requirements-orchestrator.lock"
         )
@@ -74,7 +77,7 @@ def test_twice_installed_it_keeps_the_version_before_and_the_operators_settings(
     first = install(box)
     assert box.run("systemctl", "is-enabled", UNIT).strip() == "enabled"
     assert box.run("stat", "--format=%a %G", "/etc/sqs-adapter/environment").split() == ["640", "ubuntu"]
-    box.run("sh", "-c", "echo GPU_INSTANCE_ID=i-0f0f6fd680921de5f >>/etc/sqs-adapter/environment")
+    box.run("sh", "-c", f"printf %s '{emulated_aws.lines(OPERATORS)}' >>/etc/sqs-adapter/environment")
     box.run("systemctl", "start", UNIT)
     box.wait_for(UNIT, "active/running")
     pid = box.number(UNIT, "MainPID")

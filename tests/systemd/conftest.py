@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.systemd import emulated_aws
+from tests.systemd.emulated_aws import IN_THE_MACHINE, lines
 from tests.systemd.inside import AWS_PORT, METADATA_PORT
 from tests.systemd.machine import PYTHON, SOURCE, Machine, booted_machine, why_not
 
 UNITS = SOURCE / "systemd"
 ADAPTER, ORCHESTRATOR, UPSTREAM = "sqs-adapter.service", "orchestrator.service", "comfyui-unified-api.service"
 
-_AWS = {
-    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{AWS_PORT}",
-    "AWS_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "devstack",
-    "AWS_SECRET_ACCESS_KEY": "devstack",
-}
 _QUEUES = f"http://127.0.0.1:{AWS_PORT}/123456789012"
 ADAPTER_ENVIRONMENT = {
-    **_AWS,
+    **emulated_aws.ENVIRONMENT,
     "SQS_QUEUE_URL": f"{_QUEUES}/gpu_tasks_queue",
     "DYNAMODB_TABLE": "task_store",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{METADATA_PORT}",
@@ -31,44 +27,33 @@ ADAPTER_ENVIRONMENT = {
     "JOB_DEADLINE_S": "4",
 }
 _ORCHESTRATOR_ENVIRONMENT = {
-    **_AWS,
+    **emulated_aws.ENVIRONMENT,
     "SQS_QUEUE_URL": f"{_QUEUES}/gpu_tasks_queue",
     "SQS_DLQ_URL": f"{_QUEUES}/gpu_tasks_dlq",
     "DYNAMODB_TABLE": "task_store",
     "GPU_INSTANCE_ID": "i-0f0f6fd680921de5f",
 }
 _SHIPPED = (ADAPTER, ORCHESTRATOR, "comfyui-restart.path", "comfyui-restart.service")
-_IN_THE_MACHINE = "WorkingDirectory=/opt/source\nEnvironment=PYTHONPATH=/opt/source:/opt/site-packages\n"
-_STAND_INS = {
+_STAND_INS = emulated_aws.UNITS | {
     # As on the GPU instance: nothing but the adapter's own Wants= starts the Unified API.
     "machine.target": (
         f"[Unit]\nRequires=basic.target\nAfter=basic.target\nWants={ADAPTER} {ORCHESTRATOR} comfyui-restart.path\n"
     ),
-    "emulated-aws.service": (
-        "[Unit]\nDefaultDependencies=no\n[Service]\n"
-        f"ExecStart={PYTHON} -m services.devstack.emulator --port={AWS_PORT}\n"
-        f"ExecStartPost={PYTHON} -m tests.systemd.inside prepare\n{_IN_THE_MACHINE}"
-    ),
     "metadata.service": (
         "[Unit]\nDefaultDependencies=no\n[Service]\n"
-        f"ExecStart={PYTHON} -m tests.systemd.inside metadata\n{_IN_THE_MACHINE}"
+        f"ExecStart={PYTHON} -m tests.systemd.inside metadata\n{IN_THE_MACHINE}"
     ),
     "network-online.target": (
         "[Unit]\nWants=emulated-aws.service metadata.service\nAfter=emulated-aws.service metadata.service\n"
     ),
     UPSTREAM: (
-        f"[Service]\nExecStart={PYTHON} -m services.devstack.upstream\n{_IN_THE_MACHINE}"
+        f"[Service]\nExecStart={PYTHON} -m services.devstack.upstream\n{IN_THE_MACHINE}"
         "Environment=RESULT_BUCKET=gpu-results STEP_S=0.25 HANG_ON=hang\n"
-        + "".join(f"Environment={name}={value}\n" for name, value in _AWS.items())
+        + "".join(f"Environment={name}={value}\n" for name, value in emulated_aws.ENVIRONMENT.items())
     ),
     # The only change to a shipped unit: waiting out a minute proves no more.
     f"{ADAPTER}.d/test.conf": "[Service]\nWatchdogSec=5\nRestartSec=1\n",
 }
-
-
-def lines(variables: dict[str, str]) -> str:
-    """An environment file."""
-    return "".join(f"{name}={value}\n" for name, value in variables.items())
 
 
 @pytest.fixture(scope="module")

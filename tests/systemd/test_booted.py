@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.conftest import ADAPTER, ADAPTER_ENVIRONMENT, ORCHESTRATOR, UPSTREAM, lines
+from tests.systemd.conftest import ADAPTER, ADAPTER_ENVIRONMENT, ORCHESTRATOR, UPSTREAM
+from tests.systemd.emulated_aws import lines
 from tests.systemd.machine import Machine
 
 INSIDE = ("/opt/venv/bin/python", "-m", "tests.systemd.inside")
