@@ -115,7 +115,7 @@ data "aws_iam_policy_document" "orchestrator_trust" {
 data "aws_iam_policy_document" "orchestrator" {
   statement {
     sid       = "KeepTasks"
-    actions   = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"]
+    actions   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"]
     resources = [aws_dynamodb_table.tasks.arn]
   }
 

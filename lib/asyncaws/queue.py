@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
+from lib.asyncaws.gathering import Gatherer
 from lib.asyncaws.session import CallPolicy, call
 
 if TYPE_CHECKING:
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
 
 # A message is invisible for at most 12 h counted from its receive; asking for more is an error.
 MAX_VISIBILITY_S = 43_200
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+_MOST_MESSAGES = 10
+_MOST_BYTES = 1_048_576  # of all messages of a batch together
+_ATTRIBUTES_BYTES = 1024  # ours are short: the id of a request
+
+_Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +48,18 @@ class Queue:
         self._client = client
         self._url = url
         self._policy = policy
+        self._sends: Gatherer[_Entry, None] = Gatherer(
+            self._send_all, most=_MOST_MESSAGES, size_bytes=_size_bytes, most_bytes=_MOST_BYTES
+        )
 
     async def check(self) -> None:
         """Prove that the queue exists and may be asked."""
         await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=["QueueArn"])
 
     async def send(self, body: str, attributes: Mapping[str, str]) -> None:
-        """Send one message. Repeating it after an error may send it twice, as SQS itself may."""
+        """Send one message; many at once share calls. Repeating it after an error may send it twice, as SQS may."""
         typed = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
-        await self._call("SendMessage", self._client.send_message, MessageBody=body, MessageAttributes=typed)
+        await self._sends.ask({"MessageBody": body, "MessageAttributes": typed})
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int | None = None) -> list[Message]:
         """Long-poll for up to `limit` messages (1-10), waiting up to `wait_s` seconds (0-20) for the first.
@@ -83,8 +95,41 @@ class Queue:
             VisibilityTimeout=min(max(seconds, 0), MAX_VISIBILITY_S),
         )
 
+    async def _send_all(self, entries: Sequence[_Entry]) -> Sequence[Exception | None]:
+        if len(entries) == 1:
+            await self._call("SendMessage", self._client.send_message, **entries[0])
+            return [None]
+        unsent: Sequence[Any] = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
+        refusals: dict[str, AwsError] = {}
+
+        async def send() -> Any:
+            """A batch that is answered 200 may yet have refused some: what may succeed later stays for the next try."""
+            nonlocal unsent
+            answer = await self._client.send_message_batch(QueueUrl=self._url, Entries=unsent)
+            failed = {entry["Id"]: _refusal(entry) for entry in answer.get("Failed", [])}
+            refusals.update({id_: error for id_, error in failed.items() if isinstance(error, PermanentAwsError)})
+            unsent = [entry for entry in unsent if entry["Id"] in failed.keys() - refusals.keys()]
+            if unsent:
+                raise failed[unsent[0]["Id"]]
+            return answer
+
+        try:
+            await call("SendMessageBatch", send, self._policy)
+        except TransientAwsError as error:
+            refusals |= {entry["Id"]: error for entry in unsent}
+        return [refusals.get(str(number)) for number in range(len(entries))]
+
     async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
         return await call(operation, lambda: method(QueueUrl=self._url, **arguments), self._policy)
+
+
+def _size_bytes(entry: _Entry) -> int:
+    return len(entry["MessageBody"].encode()) + _ATTRIBUTES_BYTES
+
+
+def _refusal(entry: Mapping[str, Any]) -> AwsError:
+    kind = PermanentAwsError if entry["SenderFault"] else TransientAwsError
+    return kind("SendMessageBatch", entry["Code"], entry.get("Message", ""))
 
 
 def _received(raw: Mapping[str, Any]) -> Message:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.asyncaws.attributes import deserialize_item, serialize, serialize_item
 from lib.asyncaws.conditions import Change, Condition, Item, Placeholders
-from lib.asyncaws.errors import ConditionFailed
+from lib.asyncaws.errors import ConditionFailed, TransientAwsError
+from lib.asyncaws.gathering import Gatherer
 from lib.asyncaws.session import CallPolicy, call
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
+
+# https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
+_MOST_KEYS = 100
 
 
 class Table:
@@ -22,18 +26,18 @@ class Table:
         self._name = name
         self._key = key
         self._policy = policy
+        self._reads: Gatherer[str, dict[str, Any] | None] = Gatherer(self._read_all, most=_MOST_KEYS)
 
     async def check(self) -> None:
         """Prove that the table exists and may be read, at the price of reading one absent item."""
         await self.get("readiness#probe")
 
     async def get(self, key: str) -> dict[str, Any] | None:
-        """The item as the last write left it. An eventually consistent read would miss what was just created."""
-        answer = await self._call(
-            "GetItem", self._client.get_item, Key={self._key: serialize(key)}, ConsistentRead=True
-        )
-        item = answer.get("Item")
-        return None if item is None else deserialize_item(item)
+        """The item as the last write left it. An eventually consistent read would miss what was just created.
+
+        Many at once share calls, and may share the item: do not change it.
+        """
+        return await self._reads.ask(key)
 
     async def put(self, item: Item, condition: Condition | None = None) -> None:
         """Write a whole item, if the condition holds for what is there.
@@ -94,6 +98,30 @@ class Table:
             if last is None or limit is not None:
                 return
             request["ExclusiveStartKey"] = last
+
+    async def _read_all(self, keys: Sequence[str]) -> Sequence[dict[str, Any] | None]:
+        if len(keys) == 1:
+            key = {self._key: serialize(keys[0])}
+            answer = await self._call("GetItem", self._client.get_item, Key=key, ConsistentRead=True)
+            return [deserialize_item(answer["Item"]) if "Item" in answer else None]
+        found: dict[str, dict[str, Any]] = {}
+        missing: Sequence[Any] = [{self._key: serialize(key)} for key in dict.fromkeys(keys)]  # one twice is refused
+
+        async def read() -> Any:
+            """What an answer of 16 MB has no room for, or was throttled, stays to be read by the next try."""
+            nonlocal missing
+            request: Any = {self._name: {"Keys": missing, "ConsistentRead": True}}
+            answer: Any = await self._client.batch_get_item(RequestItems=request)
+            found.update(
+                {item[self._key]: item for item in map(deserialize_item, answer["Responses"].get(self._name, []))}
+            )
+            missing = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+            if missing:
+                raise TransientAwsError("BatchGetItem", "UnprocessedKeys", f"{len(missing)} of {len(keys)}")
+            return answer
+
+        await call("BatchGetItem", read, self._policy)
+        return [found.get(key) for key in keys]
 
     async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
         try:

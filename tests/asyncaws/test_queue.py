@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from lib.asyncaws.errors import PermanentAwsError, ReceiptLost
+from lib.asyncaws.errors import PermanentAwsError, ReceiptLost, TransientAwsError
 from lib.asyncaws.queue import MAX_VISIBILITY_S, Message, Queue
-from lib.asyncaws.session import BACKGROUND, AwsSession
-from tests.asyncaws.unreliable import Refusal, unreliable_aws
+from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
+from tests.asyncaws.unreliable import Abridged, Fate, Refusal, unreliable_aws
 from tests.conftest import REGION
 
 
@@ -32,6 +34,70 @@ async def test_a_message_arrives_as_it_was_sent(queue: Queue) -> None:
 async def test_a_message_without_attributes_has_none(queue: Queue) -> None:
     await queue.send("hello", {})
     assert (await receive_one(queue)).attributes == {}
+
+
+async def test_many_messages_at_once_share_calls(aws_endpoint: str, aws_environment: None, task_queue: str) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        await asyncio.gather(*(queue.send(str(number), {"n": str(number)}) for number in range(30)))
+        # Each of the four that return first makes room for what has gathered meanwhile, ten at the most.
+        assert wire.calls[:4] == ["SendMessage"] * 4
+        assert wire.calls[4:] == ["SendMessageBatch"] * 3
+    received: list[Message] = []
+    async with AwsSession(region=REGION, endpoint_url=aws_endpoint) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        while messages := await queue.receive(limit=10, wait_s=0):
+            received += messages
+    assert sorted(int(message.body) for message in received) == list(range(30))
+    assert all(message.attributes == {"n": message.body} for message in received)
+
+
+async def test_large_messages_share_a_call_only_as_far_as_it_may_be_large(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        large = "x" * 250_000
+        await asyncio.gather(*(queue.send(large, {}) for _ in range(4 + 9)))
+        assert sorted(len(body.get("Entries", [0])) for body in wire.bodies) == [1] * 4 + [1, 4, 4]
+
+
+async def test_what_a_shared_send_left_out_is_sent_by_the_next_try(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        twice = CallPolicy(total_s=60.0, read_timeout_s=30.0, attempts=2)
+        queue = Queue(await session.sqs(twice), url=task_queue, policy=twice)
+        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(3)])
+        await asyncio.gather(*(queue.send(str(number), {}) for number in range(10)))
+        assert [len(body["Entries"]) for body in wire.bodies[4:]] == [6, 3]
+
+
+async def test_a_message_that_is_left_out_each_time_fails_alone(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        twice = CallPolicy(total_s=60.0, read_timeout_s=30.0, attempts=2)
+        queue = Queue(await session.sqs(twice), url=task_queue, policy=twice)
+        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(4), Abridged(1)])
+        sends = (queue.send(str(number), {}) for number in range(10))
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        assert results[:9] == [None] * 9
+        assert isinstance(results[9], TransientAwsError)
+        assert "InternalError" in str(results[9])
+
+
+async def test_a_message_that_is_refused_for_good_does_not_stop_the_others(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(4, sender_fault=True)])
+        sends = (queue.send(str(number), {}) for number in range(10))
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        assert results[:8] == [None] * 8
+        assert all(isinstance(result, PermanentAwsError) for result in results[8:])
+        assert wire.calls == ["SendMessage"] * 4 + ["SendMessageBatch"]
 
 
 async def test_only_attributes_of_text_are_read(aws: AwsSession, queue: Queue, task_queue: str) -> None:

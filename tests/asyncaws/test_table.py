@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from lib.asyncaws.conditions import AtMost, Change, Equals, Missing
-from lib.asyncaws.errors import ConditionFailed, PermanentAwsError
-from lib.asyncaws.session import BACKGROUND, AwsSession
+from lib.asyncaws.errors import ConditionFailed, PermanentAwsError, TransientAwsError
+from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
-from tests.asyncaws.unreliable import unreliable_aws
+from tests.asyncaws.unreliable import THROTTLED, Abridged, Fate, unreliable_aws
 from tests.conftest import REGION
 
 INDEX = "status-created_at-index"
@@ -39,6 +40,47 @@ async def test_a_read_is_consistent(aws_endpoint: str, aws_environment: None, ta
         table = Table(await session.dynamodb(BACKGROUND), name=task_table, key="task_id", policy=BACKGROUND)
         await table.get("a")
         assert wire.bodies[-1]["ConsistentRead"] is True
+
+
+async def test_many_reads_at_once_share_calls(aws_endpoint: str, aws_environment: None, task_table: str) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        table = Table(await session.dynamodb(BACKGROUND), name=task_table, key="task_id", policy=BACKGROUND)
+        for number in range(20):
+            await table.put({"task_id": str(number), "n": number})
+        wire.calls.clear()
+        keys = [*map(str, range(20)), "7", "absent", "7"]
+        items = await asyncio.gather(*map(table.get, keys))
+        assert [item and item["n"] for item in items] == [*range(20), 7, None, 7]
+        assert wire.calls == ["GetItem"] * 4 + ["BatchGetItem"]
+        assert wire.bodies[-1]["RequestItems"][task_table]["ConsistentRead"] is True
+
+
+async def test_what_a_shared_read_left_out_is_read_by_the_next_try(
+    aws_endpoint: str, aws_environment: None, task_table: str
+) -> None:
+    """An answer holds 16 MB; a hundred records may have more."""
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        thrice = CallPolicy(total_s=60.0, read_timeout_s=30.0, attempts=3)
+        table = Table(await session.dynamodb(thrice), name=task_table, key="task_id", policy=thrice)
+        for number in range(20):
+            await table.put({"task_id": str(number), "n": number})
+        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(5), Abridged(10)])
+        items = await asyncio.gather(*map(table.get, map(str, range(20))))
+        assert [item and item["n"] for item in items] == list(range(20))
+        assert not wire.fates
+
+
+async def test_a_shared_read_that_fails_fails_all_who_share_it(
+    aws_endpoint: str, aws_environment: None, task_table: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        once = CallPolicy(total_s=60.0, read_timeout_s=30.0)
+        table = Table(await session.dynamodb(once), name=task_table, key="task_id", policy=once)
+        wire.fates.extend([*[Fate.FORWARDED] * 4, THROTTLED])
+        answers = await asyncio.gather(*map(table.get, map(str, range(9))), return_exceptions=True)
+        assert answers[:4] == [None] * 4
+        assert [type(answer) for answer in answers[4:]] == [TransientAwsError] * 5
+        assert await table.get("0") is None
 
 
 async def test_a_put_without_a_condition_replaces(table: Table) -> None:

@@ -39,9 +39,20 @@ class Refusal:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class Abridged:
+    """The fate of a batch of which AWS takes only the first few: for now, or for good if the rest is `sender_fault`."""
+
+    count: int
+    sender_fault: bool = False
+
+
 THROTTLED = Refusal(400, "ThrottlingException")
 UNAVAILABLE = Refusal(503, "ServiceUnavailable")
 DENIED = Refusal(400, "AccessDeniedException")
+
+
+Doom = Fate | Refusal | Abridged
 
 
 class UnreliableAws:
@@ -54,9 +65,9 @@ class UnreliableAws:
         hanging: set while a request is left without an answer.
     """
 
-    def __init__(self, backend: aiohttp.ClientSession, *fates: Fate | Refusal) -> None:
+    def __init__(self, backend: aiohttp.ClientSession, *fates: Doom) -> None:
         self.fates = deque(fates)
-        self.otherwise: Fate | Refusal = Fate.FORWARDED
+        self.otherwise: Doom = Fate.FORWARDED
         self.calls: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.arrived = asyncio.Event()
@@ -81,6 +92,8 @@ class UnreliableAws:
         match fate:
             case Refusal():
                 return _refuse(request, fate)
+            case Abridged():
+                return await self._abridge(request, json.loads(body), fate)
             case Fate.SAID_TO_BE_A_WEB_PAGE:
                 return web.Response(text="<html><body>Please log in", content_type="text/html")
             case Fate.HALF_ANSWERED:
@@ -95,8 +108,30 @@ class UnreliableAws:
                 return _reset(request)
         return await self._forward(request, body)
 
+    async def _abridge(self, request: web.Request, asked: dict[str, Any], fate: Abridged) -> web.Response:
+        """What is left over stands in the answer, as the pages of BatchGetItem and SendMessageBatch have it."""
+        count = fate.count
+        remark: dict[str, Any]
+        if "Entries" in asked:
+            left_over = asked["Entries"][count:]
+            failed = [
+                {"Id": entry["Id"], "SenderFault": fate.sender_fault, "Code": "InternalError"} for entry in left_over
+            ]
+            asked, remark = {**asked, "Entries": asked["Entries"][:count]}, {"Failed": failed}
+        else:
+            ((table, wanted),) = asked["RequestItems"].items()
+            left = {table: {**wanted, "Keys": wanted["Keys"][count:]}}
+            asked = {"RequestItems": {table: {**wanted, "Keys": wanted["Keys"][:count]}}}
+            remark = {"UnprocessedKeys": left}
+        answer = await self._forward(request, json.dumps(asked).encode())
+        assert isinstance(answer.body, bytes)
+        answer.text = json.dumps({**json.loads(answer.body), **remark})
+        return answer
+
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
+        headers = {
+            name: value for name, value in request.headers.items() if name.lower() not in ("host", "content-length")
+        }
         async with self._backend.request(request.method, request.path_qs, data=body, headers=headers) as answer:
             kept = {
                 name: value
@@ -107,7 +142,7 @@ class UnreliableAws:
 
 
 @asynccontextmanager
-async def unreliable_aws(endpoint: str, *fates: Fate | Refusal) -> AsyncIterator[UnreliableAws]:
+async def unreliable_aws(endpoint: str, *fates: Doom) -> AsyncIterator[UnreliableAws]:
     """Serve an unreliable way to the AWS at `endpoint`."""
     async with aiohttp.ClientSession(base_url=endpoint) as backend:
         aws = UnreliableAws(backend, *fates)

@@ -118,9 +118,11 @@ def _class(path: Path, name: str) -> dict[str, ast.AST]:
 
 
 def _closure(methods: dict[str, ast.AST]) -> dict[str, set[str]]:
-    """Method -> itself and those of its own class that it reaches."""
+    """Method -> itself and those of its own class that it reaches, if only through a gatherer."""
+    gathered = _gathered(methods)
     direct = {
         name: {called for holder, called in _method_calls(body) if holder == "self" and called in methods}
+        | {gathered[holder] for holder, called in _method_calls(body) if holder in gathered and called == "ask"}
         for name, body in methods.items()
     }
     reached = {name: {name} for name in methods}
@@ -128,6 +130,19 @@ def _closure(methods: dict[str, ast.AST]) -> dict[str, set[str]]:
         for name in methods:
             reached[name] |= set().union(*(direct[other] for other in reached[name]))
     return reached
+
+
+def _gathered(methods: dict[str, ast.AST]) -> dict[str, str]:
+    """Gatherer -> the method it asks with: `self._reads: ... = Gatherer(self._read_all, ...)`."""
+    return {
+        _name(node.target): node.value.args[0].attr
+        for body in methods.values()
+        for node in ast.walk(body)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.value, ast.Call)
+        and _name(node.value.func) == "Gatherer"
+        and isinstance(node.value.args[0], ast.Attribute)
+    }
 
 
 def _method_calls(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -143,5 +158,8 @@ def _name(node: ast.AST) -> str:
 
 
 def _placed(resource: str, operation: str) -> Call:
+    # SQS's batches have no action of their own.
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+    operation = operation.removesuffix("Batch") if resource == "queue" else operation
     # Our code queries the index only.
     return ("index" if operation == "Query" else resource, operation)
