@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+_Batch = list[tuple[Q, asyncio.Future[A]]]
 
 # Below that many calls under way each question goes out at once and alone; measured, see `python -m bench get`.
 _CALLS = 4
@@ -45,7 +48,7 @@ class Gatherer(Generic[Q, A]):
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Q) -> A:
-        """The answer. An asker that is cancelled while it waits in line is not asked for any more.
+        """The answer. Cancelled, it is not asked for any more; a call that nobody waits for any more is cancelled.
 
         Raises:
             Exception: what the call raised, or what was in place of this question's answer.
@@ -60,13 +63,15 @@ class Gatherer(Generic[Q, A]):
             task = asyncio.create_task(self._call(batch))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
+            for _, answer in batch:
+                answer.add_done_callback(partial(_cancel_if_deserted, task, batch))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self._send()
 
-    def _next_batch(self) -> list[tuple[Q, asyncio.Future[A]]]:
-        batch: list[tuple[Q, asyncio.Future[A]]] = []
+    def _next_batch(self) -> _Batch[Q, A]:
+        batch: _Batch[Q, A] = []
         left_bytes = self._most_bytes
         while self._waiting and len(batch) < self._most:
             question, answer = self._waiting[0]
@@ -78,7 +83,7 @@ class Gatherer(Generic[Q, A]):
             self._waiting.popleft()
         return batch
 
-    async def _call(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+    async def _call(self, batch: _Batch[Q, A]) -> None:
         answers: Sequence[A | Exception]
         try:
             answers = await self._ask_all([question for question, _ in batch])
@@ -91,3 +96,9 @@ class Gatherer(Generic[Q, A]):
                 waiting.set_exception(answer)
             else:
                 waiting.set_result(answer)
+
+
+def _cancel_if_deserted(call: asyncio.Task[None], batch: _Batch[Q, A], _: asyncio.Future[A]) -> None:
+    """Or it would go on trying, and do what its askers have given up and perhaps taken back."""
+    if all(answer.cancelled() for _, answer in batch):
+        call.cancel()

@@ -11,7 +11,10 @@ _RETRY_AFTER_S = 1
 
 
 class Admission:
-    """Turns away at once what would only queue: at 256 clients waiting in line costs seconds, not the promised one."""
+    """Turns away at once what would only queue for longer than the promised second.
+
+    A submission costs over a millisecond of processor; on the quarter of one that is the default in AWS, 128 take 0.7 s.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

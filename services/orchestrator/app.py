@@ -27,7 +27,7 @@ def build_app(
     authenticator: Authenticator,
     allow_private_image_urls: bool = False,
     cors_origins: Sequence[str] = (),
-    max_submissions: int = 256,
+    max_submissions: int = 128,
 ) -> ASGIApp:
     """The ASGI application. Starts nothing and owns nothing that would have to be closed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,12 +27,22 @@ class _Server(uvicorn.Server):
         except SystemExit as error:
             # It has logged why. Here it is one part of a process, whose other parts end in order.
             raise OSError(f"cannot listen on {self.config.host}:{self.config.port}") from error
+        _spare_the_garbage_collector()
         self._on_ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals belong to the process, which asks all its parts to stop, not only this one."""
         yield
+
+
+def _spare_the_garbage_collector() -> None:
+    """What is loaded stays, so it need not be looked through again and again: those looks were the longest pauses, over
+    0.1 s, at which every open request waits. https://docs.python.org/3/library/gc.html#gc.freeze
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

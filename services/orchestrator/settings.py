@@ -40,7 +40,7 @@ class OrchestratorSettings(BaseSettings):
     api_keys: SecretStr = SecretStr("")
     allow_private_image_urls: bool = False
     cors_origins: str = ""
-    max_submissions: int = Field(default=256, ge=1)
+    max_submissions: int = Field(default=128, ge=1)
     waker_interval_s: Seconds = Field(default=30, gt=0, le=300)
     janitor_interval_s: Seconds = Field(default=60, gt=0, le=3600)
     resend_after_s: Seconds = Field(default=600, gt=0)

@@ -19,8 +19,8 @@ from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
 
-# Together they leave the rest of the promised second to parsing and the network.
-_BUDGET_S = 0.75
+# Together they leave the rest of the promised second to parsing, the network, and a busy processor.
+_BUDGET_S = 0.65
 _TAKE_BACK_S = 0.15
 _RETRY_AFTER_S = 2
 

@@ -105,6 +105,24 @@ async def test_who_goes_while_its_call_is_under_way_does_not_disturb_the_others(
         await asking[0]
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_cancelled_and_makes_room() -> None:
+    desk = Desk()
+    gatherer = Gatherer(desk.answer_all, most=2, calls=1)
+    asking = asks(gatherer, "a", "b", "c", "d")
+    await until_all_wait()
+    asking[0].cancel()
+    await until_all_wait()
+    assert desk.asked == [["a"], ["b", "c"]]
+    asking[1].cancel()
+    await until_all_wait()
+    assert desk.asked == [["a"], ["b", "c"]]
+    asking[2].cancel()
+    await until_all_wait()
+    assert desk.asked == [["a"], ["b", "c"], ["d"]]
+    desk.open()
+    assert await asking[3] == "D"
+
+
 async def test_a_batch_is_no_larger_than_its_call_may_be_but_takes_one_in_any_case() -> None:
     desk = Desk()
     gatherer = Gatherer(desk.answer_all, most=10, size_bytes=len, most_bytes=5, calls=1)
