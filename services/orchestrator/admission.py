@@ -13,7 +13,7 @@ _RETRY_AFTER_S = 1
 class Admission:
     """Turns away at once what would only queue for longer than the promised second.
 
-    A submission costs over a millisecond of processor; on the quarter of one that is the default in AWS, 128 take 0.7 s.
+    A submission costs over a millisecond of processor; on the quarter of one that AWS gives by default, 128 take 0.7 s.
     """
 
     def __init__(self, limit: int) -> None:
