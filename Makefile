@@ -6,7 +6,7 @@ READY  := $(VENV)/.installed
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is %s; set PYTHON=..." % sys.version.split()[0])'
@@ -47,6 +47,10 @@ test-cycle: $(READY) ## What takes minutes: apply and destroy on emulated AWS, i
 .PHONY: lambda
 lambda: $(READY) ## Pack the shutdown Lambda, the same bytes on every machine
 	$(BIN)/python terraform/lambda.py build/shutdown-gpu-lambda.zip
+
+.PHONY: deploy-check
+deploy-check: $(READY) ## What is wrong with the deployment, and the fix (OUTPUTS=file)
+	@$(BIN)/python -m services.doctor $(if $(OUTPUTS),--outputs $(OUTPUTS),--terraform terraform)
 
 .PHONY: dist
 dist: $(READY) ## Build the wheel, and the source package that machines are installed from

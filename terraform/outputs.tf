@@ -56,6 +56,11 @@ output "alert_topic_arn" {
   value       = aws_sns_topic.alerts.arn
 }
 
+output "task_max_age_s" {
+  description = "A task not finished by then fails as expired. Seconds."
+  value       = var.task_max_age_s
+}
+
 output "adapter_environment" {
   description = "The adapter's environment file, for an installation by hand."
   value       = join("\n", [for name in sort(keys(local.adapter_environment)) : "${name}=${local.adapter_environment[name]}"])

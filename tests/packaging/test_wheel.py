@@ -43,7 +43,7 @@ def test_its_commands_name_functions_that_exist(wheel: zipfile.Path) -> None:
     entry_points = next(name for name in wheel.root.namelist() if name.endswith("entry_points.txt"))
     parser.read_string(wheel.joinpath(entry_points).read_text())
     commands = dict(parser["console_scripts"])
-    assert set(commands) == {"sqs-to-comfy-adapter", "gpu-orchestrator", "gpu-devstack"}
+    assert set(commands) == {"sqs-to-comfy-adapter", "gpu-orchestrator", "gpu-devstack", "gpu-doctor"}
     for target in commands.values():
         module, _, function = target.partition(":")
         code = f"import sys; sys.path.insert(0, {str(wheel.root.filename)!r}); from {module} import {function}"
