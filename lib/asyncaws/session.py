@@ -16,6 +16,7 @@ from aiobotocore.session import get_session
 from lib.asyncaws.errors import TransientAwsError, translate
 
 if TYPE_CHECKING:
+    from types_aiobotocore_cloudwatch import CloudWatchClient
     from types_aiobotocore_dynamodb import DynamoDBClient
     from types_aiobotocore_ec2 import EC2Client
     from types_aiobotocore_sqs import SQSClient
@@ -61,6 +62,8 @@ BACKGROUND = CallPolicy(total_s=30.0, read_timeout_s=8.0, sdk_attempts=5)
 HEARTBEAT = CallPolicy(total_s=15.0, read_timeout_s=4.0, sdk_attempts=3)
 # EC2 is slow and throttled per account; the waker repeats by itself.
 CONTROL = CallPolicy(total_s=20.0, read_timeout_s=10.0, sdk_attempts=2)
+# Metrics that are not published now go with the next; the last ones must not hold up the end of a process.
+METERING = CallPolicy(total_s=5.0, read_timeout_s=4.0)
 
 
 def long_poll(wait_s: int) -> CallPolicy:
@@ -134,6 +137,10 @@ class AwsSession:
 
     async def ec2(self, policy: CallPolicy) -> EC2Client:
         client: EC2Client = await self._open("ec2", policy)
+        return client
+
+    async def cloudwatch(self, policy: CallPolicy) -> CloudWatchClient:
+        client: CloudWatchClient = await self._open("cloudwatch", policy)
         return client
 
     async def _open(self, service: Any, policy: CallPolicy) -> Any:
