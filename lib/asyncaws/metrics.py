@@ -28,6 +28,18 @@ _MAX_FINE_VALUES = 1000
 _VALUES_A_CALL = 5000
 
 
+# What CloudWatch takes, without the slash: AWS's own namespaces have one.
+NAMESPACE_PATTERN = r"^[A-Za-z0-9._#-]{1,255}$"
+
+
+class Destination(StrEnum):
+    """Where metrics go: nowhere, to standard output for CloudWatch Logs to extract, or to CloudWatch by call."""
+
+    OFF = "off"
+    LOG = "log"
+    CLOUDWATCH = "cloudwatch"
+
+
 class Unit(StrEnum):
     """Those of CloudWatch that are needed here."""
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from enum import StrEnum
 from typing import Protocol
 
 import structlog
@@ -15,7 +14,7 @@ import structlog
 from lib.asyncaws.cloudwatch import CloudWatch
 from lib.asyncaws.embedded_metrics import EmbeddedMetrics
 from lib.asyncaws.errors import PermanentAwsError
-from lib.asyncaws.metrics import Metrics, NoMetrics, Series, batches
+from lib.asyncaws.metrics import Destination, Metrics, NoMetrics, Series, batches
 from lib.asyncaws.session import METERING, AwsSession
 from lib.daemon.waiting import wait_for
 
@@ -23,14 +22,6 @@ from lib.daemon.waiting import wait_for
 _INTERVAL_S = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Destination(StrEnum):
-    """Where metrics go: nowhere, to standard output for CloudWatch Logs to extract, or to CloudWatch by call."""
-
-    OFF = "off"
-    LOG = "log"
-    CLOUDWATCH = "cloudwatch"
 
 
 class Publishes(Protocol):

@@ -14,6 +14,7 @@ import structlog
 from lib.asyncaws.errors import AwsError
 from lib.asyncaws.instance import Instance
 from lib.asyncaws.queue import Queue
+from lib.asyncaws.reporter import Reporter, reporting
 from lib.asyncaws.session import BACKGROUND, CONTROL, REQUEST, AwsSession
 from lib.asyncaws.table import Table
 from lib.daemon.configuration import load_settings
@@ -24,6 +25,7 @@ from lib.gputask.store import TABLE_KEY, TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.meter import Meter
 from services.orchestrator.readiness import ReadinessCheck
 from services.orchestrator.server import HttpServer
 from services.orchestrator.settings import OrchestratorSettings
@@ -55,24 +57,33 @@ class _Aws:
     queue: Queue
     dead_letters: Queue
     instance: Instance
+    reporter: Reporter
 
 
 async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
         aws = await _open_aws(settings, resources)
+        meter = Meter(aws.reporter.metrics)
         store = TaskStore(aws.table, time.time)
-        waker = Waker(store=store, table=aws.table, instance=aws.instance, interval_s=settings.waker_interval_s)
+        waker = Waker(
+            store=store,
+            table=aws.table,
+            instance=aws.instance,
+            interval_s=settings.waker_interval_s,
+            meter=meter,
+        )
         janitor = Janitor(
             store=store,
             queue=aws.queue,
             dead_letters=aws.dead_letters,
             limits=Limits(resend_after_s=settings.resend_after_s, max_age_s=settings.task_max_age_s),
             interval_s=settings.janitor_interval_s,
+            meter=meter,
         )
         check = _readiness_check(aws)
         # The first call of a client loads its endpoint rules; better now than in somebody's first POST.
         await check()
-        server = _server(settings, aws, waker, check)
+        server = _server(settings, aws, waker, check, meter)
 
         def on_ready() -> None:
             notifier.ready(f"serving on {settings.host}:{settings.port}")
@@ -84,6 +95,7 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
                 "server": server.run(stop, on_ready),
                 "waker": cut_off(stop, waker.run(stop), after_s=settings.drain_s),
                 "janitor": cut_off(stop, janitor.run(stop), after_s=settings.drain_s),
+                "metrics": aws.reporter.run(stop),
                 "farewell": _say_farewell(stop, notifier),
             },
         )
@@ -99,6 +111,9 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
     session = await resources.enter_async_context(
         AwsSession(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
     )
+    reporter = await resources.enter_async_context(
+        reporting(settings.metrics, namespace=settings.metrics_namespace, session=session)
+    )
     name, url = settings.dynamodb_table, str(settings.sqs_queue_url)
     background_queue = await session.sqs(BACKGROUND)
     return _Aws(
@@ -108,6 +123,7 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
         queue=Queue(background_queue, url=url, policy=BACKGROUND),
         dead_letters=Queue(background_queue, url=str(settings.sqs_dlq_url), policy=BACKGROUND),
         instance=Instance(client=await session.ec2(CONTROL), id=settings.gpu_instance_id, policy=CONTROL),
+        reporter=reporter,
     )
 
 
@@ -119,11 +135,15 @@ def _readiness_check(aws: _Aws) -> ReadinessCheck:
     return check
 
 
-def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: ReadinessCheck) -> HttpServer:
+def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: ReadinessCheck, meter: Meter) -> HttpServer:
     tasks = TaskStore(aws.request_table, time.time)
     app = build_app(
         submission=Submission(
-            store=tasks, queue=aws.request_queue, nudge=waker.nudge, retention_s=settings.task_retention_s
+            store=tasks,
+            queue=aws.request_queue,
+            nudge=waker.nudge,
+            retention_s=settings.task_retention_s,
+            meter=meter,
         ),
         tasks=tasks,
         stage_of=waker.stage_of,
@@ -132,6 +152,7 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
         allow_private_image_urls=settings.allow_private_image_urls,
         cors_origins=settings.origins,
         max_submissions=settings.max_submissions,
+        meter=meter,
     )
     return HttpServer(app=app, host=settings.host, port=settings.port, drain_s=settings.drain_s)
 

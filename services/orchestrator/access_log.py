@@ -8,6 +8,8 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.meter import SILENT, Meter
+
 # Asked every few seconds by load balancers; worth a line only when somebody looks for it.
 _PROBES = frozenset({"/health", "/ready"})
 _CLIENT_GONE = 499  # nginx's number for a request nobody waits for any more
@@ -29,8 +31,9 @@ class AccessLog:
     connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, meter: Meter = SILENT) -> None:
         self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +48,10 @@ class AccessLog:
             if not answer.is_complete:
                 raise
         finally:
-            _write_line(scope, answer.status, time.perf_counter() - started)
+            duration_s = time.perf_counter() - started
+            if answer.is_complete:
+                self._meter.answered(answer.status, duration_s)
+            _write_line(scope, answer.status, duration_s)
 
 
 class _Answer:

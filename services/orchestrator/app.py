@@ -13,6 +13,7 @@ from services.orchestrator.access_log import AccessLog
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.endpoints import JOB_STAGE, JobEndpoints, ReadsTasks, ServiceEndpoints, StageOf, Submits
+from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.problems import EXCEPTION_HANDLERS
 from services.orchestrator.readiness import Readiness, ReadinessCheck
 from services.orchestrator.request_id import HEADER, RequestId
@@ -28,6 +29,7 @@ def build_app(
     allow_private_image_urls: bool = False,
     cors_origins: Sequence[str] = (),
     max_submissions: int = 128,
+    meter: Meter = SILENT,
 ) -> ASGIApp:
     """The ASGI application. Starts nothing and owns nothing that would have to be closed.
 
@@ -49,7 +51,7 @@ def build_app(
     # The Unified API's clients post to exact paths; a redirected POST may lose its body or its key on the way.
     starlette.router.redirect_slashes = False
     # Around Starlette, not inside it: its answer to an unexpected error bypasses the middleware inside.
-    return RequestId(AccessLog(_allow_origins(starlette, cors_origins)))
+    return RequestId(AccessLog(_allow_origins(starlette, cors_origins), meter))
 
 
 def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

@@ -13,6 +13,7 @@ from lib.daemon.waiting import wait_for
 from lib.gputask.message import task_id_in
 from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
+from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.submission import attributes_of, message_of
 from services.orchestrator.tidying import Limits, Verdict, decide
 
@@ -32,6 +33,7 @@ class Janitor:
     dead_letters: Queue
     limits: Limits
     interval_s: float
+    meter: Meter = SILENT
 
     async def run(self, stop: asyncio.Event) -> None:
         """A round now and then every `interval_s` until `stop`."""
@@ -78,6 +80,7 @@ class Janitor:
             case Verdict.EXPIRE:
                 message = f"not finished within {self.limits.max_age_s / 3600:g} h"
                 await self.store.give_up(task.task_id, code=ErrorCode.EXPIRED, message=message)
+                self.meter.failed(ErrorCode.EXPIRED)
                 log.warning("task.failed", job_id=task.task_id, error_code=ErrorCode.EXPIRED)
             case Verdict.KEEP:
                 pass
@@ -104,6 +107,7 @@ class Janitor:
         except Overtaken:
             task = await self.store.get(task_id)
             return task is None or task.status.is_terminal
+        self.meter.failed(ErrorCode.DEAD_LETTER)
         log.warning("task.failed", job_id=task_id, error_code=ErrorCode.DEAD_LETTER, message_id=letter.id)
         return True
 

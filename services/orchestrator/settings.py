@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lib.asyncaws.metrics import NAMESPACE_PATTERN, Destination
 from lib.daemon.logs import LogFormat
 from services.orchestrator.authentication import ApiKey, parse_api_keys
 
@@ -49,6 +50,8 @@ class OrchestratorSettings(BaseSettings):
     drain_s: Seconds = Field(default=25, ge=0)
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    metrics: Destination = Destination.OFF
+    metrics_namespace: str = Field(default="gpu-on-demand", pattern=NAMESPACE_PATTERN)
 
     @field_validator("api_keys")
     @classmethod

@@ -18,6 +18,7 @@ from lib.gputask.message import REQUEST_ID_ATTRIBUTE, TaskMessage
 from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
+from services.orchestrator.meter import SILENT, Meter
 
 # Together they leave the rest of the promised second to parsing, the network, and a busy processor.
 _BUDGET_S = 0.65
@@ -44,6 +45,7 @@ class Submission:
     retention_s: float
     budget_s: float = _BUDGET_S
     take_back_s: float = _TAKE_BACK_S
+    meter: Meter = SILENT
 
     async def submit(
         self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None, request_id: str
@@ -98,6 +100,7 @@ class Submission:
     async def _accept(self, record: TaskRecord) -> TaskRecord:
         await self.queue.send(message_of(record), attributes_of(record))
         self.nudge()
+        self.meter.accepted()
         log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
         return record
 

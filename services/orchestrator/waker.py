@@ -14,6 +14,7 @@ from lib.daemon.waiting import wait_for, wait_for_any
 from lib.gputask.gpu import InstanceHold, instance_key
 from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import TaskStore
+from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.waking import Action, WakeDecision, WakeFacts, backoff_s, decide
 
 # However fast the nudges come: EC2 throttles per account.
@@ -47,16 +48,19 @@ class Waker:
         instance: Instance,
         interval_s: float,
         spacing_s: float = _SPACING_S,
+        meter: Meter = SILENT,
     ) -> None:
         self._store = store
         self._table = table
         self._instance = instance
         self._interval_s = interval_s
         self._spacing_s = spacing_s
+        self._meter = meter
         self._nudged = asyncio.Event()
         self._refusal: _Refusal | None = None
         self._decision: WakeDecision | None = None
         self._state: InstanceState | None = None
+        self._ordered_at: float | None = None
 
     def nudge(self) -> None:
         """There is new demand: look soon."""
@@ -95,9 +99,10 @@ class Waker:
         demand = nudged or await self._store.has_live()
         if not demand:
             # What was seen is out of date when demand comes back, and an old refusal no reason to wait.
-            self._state, self._decision, self._refusal = None, None, None
+            self._state, self._decision, self._refusal, self._ordered_at = None, None, None, None
             return self._interval_s
         self._state = await self._instance.state()
+        self._measure(self._state)
         decision = decide(await self._facts(self._state))
         self._say(decision)
         if decision.action is Action.START:
@@ -124,6 +129,7 @@ class Waker:
             return self._note_refusal(error)
         self._refusal = None
         self._state = InstanceState.PENDING
+        self._ordered_at = self._store.now()
         log.info("instance.start_ordered", instance_id=self._instance.id)
         self._decision = decide(WakeFacts(now=self._store.now(), demand=True, state=InstanceState.PENDING))
         return self._decision
@@ -134,6 +140,12 @@ class Waker:
         delay_s = backoff_s(count)
         _report(error, "instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
         return WakeDecision(Action.LOOK_AGAIN, "GPU start was refused", delay_s)
+
+    def _measure(self, state: InstanceState) -> None:
+        self._meter.seen(state)
+        if state is InstanceState.RUNNING and self._ordered_at is not None:
+            self._meter.woken(self._store.now() - self._ordered_at)
+            self._ordered_at = None
 
     def _say(self, decision: WakeDecision) -> None:
         if self._decision is None or decision.reason != self._decision.reason:
