@@ -19,6 +19,7 @@ from lib.gputask.record import TaskRecord
 from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
+from services.adapter.meter import SILENT, Meter
 from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, decide
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
@@ -46,6 +47,7 @@ class Processor:
     worker: Worker
     max_attempts: int
     abandon: asyncio.Event
+    meter: Meter = SILENT
     claim_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def handle(self, delivery: Delivery) -> None:
@@ -100,10 +102,12 @@ class Processor:
         except Overtaken:
             await delivery.hand_back(delay_s=_RETRY_DELAY_S)
             return
+        self.meter.given_up(exhausted.code)
         log.error("task.failed", error_code=exhausted.code, error=exhausted.message)
         await delivery.acknowledge()
 
     async def _work(self, task: TaskRecord, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
+        self.meter.claimed(task, self.store.now())
         log.info("task.claimed", attempt=task.attempt, waited_s=round(self.store.now() - task.created_at, 1))
         with self.worker.working_on(task):
             try:
@@ -139,8 +143,10 @@ class Processor:
         match outcome:
             case Completed(result_s3_uri):
                 await self._persist(lambda: self.store.finish(task, result_s3_uri=result_s3_uri))
+                self.meter.completed(task, self.store.now())
             case Failed(code, text):
                 await self._persist(lambda: self.store.fail(task, code=code, message=text))
+                self.meter.failed(task, code, self.store.now())
             case GivenBack():
                 keep = outcome.keep_upstream_job
                 await self._persist(lambda: self.store.release(task, keep_upstream_job=keep))

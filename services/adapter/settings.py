@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AnyHttpUrl, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lib.asyncaws.metrics import NAMESPACE_PATTERN, Destination
 from lib.daemon.logs import LogFormat
 
 # The shutdown Lambda's rule B stops an instance whose work takes longer.
@@ -49,6 +50,8 @@ class AdapterSettings(BaseSettings):
     drain_s: float = Field(default=60, ge=0, le=_RULE_B_S)
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    metrics: Destination = Destination.OFF
+    metrics_namespace: str = Field(default="gpu-on-demand", pattern=NAMESPACE_PATTERN)
 
     @field_validator("comfyui_api_url")
     @classmethod

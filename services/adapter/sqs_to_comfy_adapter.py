@@ -16,6 +16,7 @@ import structlog
 from lib.asyncaws.consumer import Consumer
 from lib.asyncaws.instance import own_instance_id
 from lib.asyncaws.queue import Queue
+from lib.asyncaws.reporter import Reporter, reporting
 from lib.asyncaws.session import BACKGROUND, HEARTBEAT, AwsSession, long_poll
 from lib.asyncaws.table import Table
 from lib.daemon.configuration import load_settings
@@ -26,6 +27,7 @@ from lib.daemon.waiting import wait_for
 from lib.gputask.store import TABLE_KEY, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
+from services.adapter.meter import Meter
 from services.adapter.processing import Processor
 from services.adapter.run import Runner
 from services.adapter.settings import AdapterSettings
@@ -55,6 +57,7 @@ class _Aws:
     leases: Table
     messages: Queue
     answers: Queue
+    reporter: Reporter
 
 
 async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Event) -> None:
@@ -62,6 +65,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
         instance_id = settings.gpu_instance_id or await own_instance_id()
         aws = await _open_aws(settings, resources)
         api = UnifiedApi(await resources.enter_async_context(open_session(str(settings.comfyui_api_url))))
+        meter = Meter(aws.reporter.metrics)
         abandon, ended = asyncio.Event(), asyncio.Event()
         worker = Worker(
             instance_id=instance_id,
@@ -69,8 +73,9 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
             notifier=notifier,
             clock=time.time,
             beat_s=settings.worker_beat_s,
+            meter=meter,
         )
-        consumer = _consumer(settings, aws, api, worker, stop, abandon)
+        consumer = _consumer(settings, aws, api, worker, meter, stop, abandon)
         await worker.announce()
         notifier.ready(worker.status())
         log.info("adapter.started", worker=worker.name, concurrency=settings.concurrency)
@@ -81,6 +86,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
                 "drain": _drain(stop, ended, abandon, notifier, settings.drain_s),
                 "worker-record": worker.report(ended),
                 "watchdog": worker.feed_watchdog(ended),
+                "metrics": aws.reporter.run(ended),
             },
         )
         log.info("adapter.stopped", worker=worker.name)
@@ -90,6 +96,9 @@ async def _open_aws(settings: AdapterSettings, resources: AsyncExitStack) -> _Aw
     session = await resources.enter_async_context(
         AwsSession(region=settings.aws_region, endpoint_url=settings.aws_endpoint_url)
     )
+    reporter = await resources.enter_async_context(
+        reporting(settings.metrics, namespace=settings.metrics_namespace, session=session)
+    )
     patient, quick = await session.dynamodb(BACKGROUND), await session.dynamodb(HEARTBEAT)
     poll = long_poll(settings.receive_wait_s)
     table, url = settings.dynamodb_table, str(settings.sqs_queue_url)
@@ -98,6 +107,7 @@ async def _open_aws(settings: AdapterSettings, resources: AsyncExitStack) -> _Aw
         leases=Table(quick, name=table, key=TABLE_KEY, policy=HEARTBEAT),
         messages=Queue(await session.sqs(poll), url=url, policy=poll),
         answers=Queue(await session.sqs(HEARTBEAT), url=url, policy=HEARTBEAT),
+        reporter=reporter,
     )
 
 
@@ -106,6 +116,7 @@ def _consumer(
     aws: _Aws,
     api: UnifiedApi,
     worker: Worker,
+    meter: Meter,
     stop: asyncio.Event,
     abandon: asyncio.Event,
 ) -> Consumer:
@@ -125,6 +136,7 @@ def _consumer(
         worker=worker,
         max_attempts=settings.max_attempts,
         abandon=abandon,
+        meter=meter,
     )
     return Consumer(
         source=aws.messages,

@@ -15,6 +15,7 @@ from lib.daemon.notification import Notifier
 from lib.daemon.waiting import wait_for, wait_for_any
 from lib.gputask.gpu import UpstreamHealth, WorkerRecord
 from lib.gputask.record import TaskRecord
+from services.adapter.meter import SILENT, Meter
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,7 +28,14 @@ class Worker:
     """
 
     def __init__(
-        self, *, instance_id: str, table: Table, notifier: Notifier, clock: Callable[[], float], beat_s: float
+        self,
+        *,
+        instance_id: str,
+        table: Table,
+        notifier: Notifier,
+        clock: Callable[[], float],
+        beat_s: float,
+        meter: Meter = SILENT,
     ) -> None:
         self.name = f"{instance_id}/{uuid4().hex[:8]}"
         self._instance_id = instance_id
@@ -35,6 +43,7 @@ class Worker:
         self._notifier = notifier
         self._clock = clock
         self._beat_s = beat_s
+        self._meter = meter
         self._started_at = clock()
         self._last_claim_at: float | None = None
         self._upstream = UpstreamHealth.UNHEALTHY
@@ -62,7 +71,10 @@ class Worker:
     def note_upstream(self, health: UpstreamHealth, *, remark: str = "") -> None:
         """What was just found out about the Unified API, and a remark on it for people."""
         if health is not UpstreamHealth.UNHEALTHY:
-            self._upstream_ok_at = self._clock()
+            now = self._clock()
+            if self._upstream_ok_at is None:
+                self._meter.ready(now - self._started_at)
+            self._upstream_ok_at = now
         news = bool(remark) != bool(self._upstream_remark)
         self._upstream_remark = remark
         if health is not self._upstream:
