@@ -10,6 +10,7 @@ from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, write_count, write_moment
 from services.shutdown.decision import Decision, Leave, Rule, Stop
 from services.shutdown.facts import Facts, Hold, Task
+from services.shutdown.meter import Meter
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -32,13 +33,21 @@ class Executor:
     """Hands on one instance and its records. ``alert`` None: nobody is told."""
 
     def __init__(
-        self, *, ec2: "EC2Client", dynamodb: "DynamoDBClient", instance_id: str, table: str, alert: Alert | None
+        self,
+        *,
+        ec2: "EC2Client",
+        dynamodb: "DynamoDBClient",
+        instance_id: str,
+        table: str,
+        alert: Alert | None,
+        meter: Meter,
     ) -> None:
         self._ec2 = ec2
         self._dynamodb = dynamodb
         self._instance_id = instance_id
         self._table = table
         self._alert = alert
+        self._meter = meter
 
     def carry_out(self, decision: Decision, facts: Facts) -> Outcome:
         """Do what was decided on these facts.
@@ -62,6 +71,8 @@ class Executor:
         if stop.hold:
             self._put_hold(stop.hold, stop.reason)
         outcome = self._stop_instance()
+        if outcome is Outcome.STOPPED:
+            self._meter.stopped(stop.rule.value)
         if outcome is Outcome.STOPPED and stop.rule is not Rule.IDLE and self._alert:
             self._alert(f"GPU instance {self._instance_id} stopped by rule {stop.rule}", _message(stop, now))
             log.info("alert.sent", rule=stop.rule)
@@ -98,6 +109,7 @@ class Executor:
             status, attempt = winner.get("status", {}).get("S"), read_count(winner, "attempt")
             log.info("task.give_up_refused", task_id=task.task_id, status=status, attempt=attempt)
             return not (status == "pending" or (status == "processing" and attempt != task.attempt))
+        self._meter.failed("rule_b")
         log.warning("task.failed", task_id=task.task_id, attempt=task.attempt, error_code="rule_b")
         return True
 

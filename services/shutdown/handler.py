@@ -17,6 +17,7 @@ from services.shutdown import log
 from services.shutdown.action import Alert, Executor
 from services.shutdown.decision import Decision, Leave, Policy, decide
 from services.shutdown.facts import Facts
+from services.shutdown.meter import Meter, write_line, write_nothing
 from services.shutdown.observer import Observer
 from services.shutdown.settings import Settings
 from services.shutdown.trigger import name_trigger
@@ -83,7 +84,15 @@ def compose() -> Shutdown:
         queue_url=settings.queue_url,
         window_s=2 * settings.policy.idle_s,
     )
-    executor = Executor(ec2=ec2, dynamodb=dynamodb, instance_id=settings.instance_id, table=settings.table, alert=alert)
+    meter = Meter(namespace=settings.metrics_namespace, write=write_line if settings.metrics else write_nothing)
+    executor = Executor(
+        ec2=ec2,
+        dynamodb=dynamodb,
+        instance_id=settings.instance_id,
+        table=settings.table,
+        alert=alert,
+        meter=meter,
+    )
     return Shutdown(observer=observer, policy=settings.policy, executor=executor)
 
 

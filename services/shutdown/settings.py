@@ -10,7 +10,8 @@ from services.shutdown.errors import SettingError
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one deployment of the Lambda is told. ``alert_topic_arn`` None: nobody is alerted."""
+    """What one deployment of the Lambda is told. ``alert_topic_arn`` None: nobody is alerted; ``metrics``: whether any
+    are written."""
 
     region: str
     instance_id: str
@@ -18,6 +19,8 @@ class Settings:
     queue_url: str
     alert_topic_arn: str | None
     log_level: str
+    metrics: bool
+    metrics_namespace: str
     policy: Policy
 
     @classmethod
@@ -34,6 +37,8 @@ class Settings:
             queue_url=_text(environ, "SQS_QUEUE_URL"),
             alert_topic_arn=environ.get("ALERT_TOPIC_ARN", "").strip() or None,
             log_level=_log_level(environ),
+            metrics=_metrics(environ),
+            metrics_namespace=environ.get("METRICS_NAMESPACE", "").strip() or "gpu-on-demand",
             policy=_policy(environ),
         )
 
@@ -75,3 +80,10 @@ def _log_level(environ: Mapping[str, str]) -> str:
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
         raise SettingError("LOG_LEVEL", f"must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL, is {level!r}")
     return level
+
+
+def _metrics(environ: Mapping[str, str]) -> bool:
+    destination = environ.get("METRICS", "").strip().lower() or "off"
+    if destination not in {"off", "log"}:
+        raise SettingError("METRICS", f"must be off or log, is {destination!r}")
+    return destination == "log"

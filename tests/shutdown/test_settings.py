@@ -19,6 +19,7 @@ def test_what_is_not_a_resource_has_a_default() -> None:
     assert settings.policy == Policy(idle_s=1800, worker_grace_s=900, hold_s=900, hold_max_s=14400)
     assert settings.alert_topic_arn is None
     assert settings.log_level == "INFO"
+    assert settings.metrics is False
 
 
 def test_everything_can_be_said() -> None:
@@ -29,11 +30,14 @@ def test_everything_can_be_said() -> None:
         "HOLD_MAX_S": "9",
         "ALERT_TOPIC_ARN": "arn:aws:sns:us-east-1:123456789012:alerts",
         "LOG_LEVEL": "debug",
+        "METRICS": "log",
+        "METRICS_NAMESPACE": "gpu-on-demand-staging",
     }
     settings = Settings.from_env(NEEDED | said)
     assert settings.policy == Policy(idle_s=12.5, worker_grace_s=6, hold_s=3, hold_max_s=9)
     assert settings.alert_topic_arn == said["ALERT_TOPIC_ARN"]
     assert settings.log_level == "DEBUG"
+    assert (settings.metrics, settings.metrics_namespace) == (True, "gpu-on-demand-staging")
 
 
 @pytest.mark.parametrize("variable", NEEDED)
@@ -63,3 +67,8 @@ def test_holds_cannot_be_capped_below_the_first() -> None:
 def test_an_unknown_log_level_is_named() -> None:
     with pytest.raises(SettingError, match=r"^LOG_LEVEL: must be one of"):
         Settings.from_env(NEEDED | {"LOG_LEVEL": "loud"})
+
+
+def test_metrics_that_the_lambda_cannot_write_are_named() -> None:
+    with pytest.raises(SettingError, match=r"^METRICS: must be off or log"):
+        Settings.from_env(NEEDED | {"METRICS": "cloudwatch"})
