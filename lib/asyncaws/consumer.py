@@ -1,7 +1,7 @@
 """A bounded pool that consumes a queue.
 
-Every slot receives one message and handles it to its end before it receives the next, so nothing waits in a buffer
-whose visibility runs out, and the queue's depth shows what really waits.
+Every slot receives one message and receives the next when its handler is done with the work, so nothing waits in a
+buffer whose visibility runs out, and the queue's depth shows what really waits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -26,11 +26,19 @@ log = structlog.stdlib.get_logger(__name__)
 class Delivery:
     """A message in the hands of a handler.
 
-    A handler that does none of the following leaves the message to its visibility timeout.
+    A handler that neither acknowledges nor hands back leaves the message to its visibility timeout.
+
+    Attributes:
+        vacated: set when its slot may receive the next message.
     """
 
     message: Message
     queue: Queue
+    vacated: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def vacate(self) -> None:
+        """The work is over, only its result is still to be written: meanwhile the slot may receive its next message."""
+        self.vacated.set()
 
     async def acknowledge(self) -> None:
         """Delete the message; always the last step."""
@@ -52,6 +60,8 @@ Gate = Callable[[], Awaitable[bool]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
     """`slots` loops of: pass the gate, receive one message, handle it.
+
+    A slot holds at most one message in work, and one more whose result is being written.
 
     Attributes:
         source: the queue over a client whose read timeout outlasts the long poll.
@@ -79,12 +89,13 @@ class Consumer:
         refusals: list[PermanentAwsError] = []
         async with asyncio.TaskGroup() as pool:
             for number in range(self.slots):
-                pool.create_task(self._consume(stop, refusals), name=f"slot-{number}")
+                pool.create_task(self._consume(pool, stop, refusals), name=f"slot-{number}")
         if refusals:
             raise refusals[0]
 
-    async def _consume(self, stop: asyncio.Event, refusals: list[PermanentAwsError]) -> None:
+    async def _consume(self, pool: asyncio.TaskGroup, stop: asyncio.Event, refusals: list[PermanentAwsError]) -> None:
         failures = 0
+        closing: asyncio.Task[None] | None = None
         while not (stop.is_set() or refusals):
             if not await self.gate() or stop.is_set():
                 continue
@@ -102,7 +113,13 @@ class Consumer:
                 refusals.append(error)
                 return
             for message in messages:
-                await self._deliver(Delivery(message, self.answers), ending=stop.is_set() or bool(refusals))
+                delivery = Delivery(message, self.answers)
+                ending = stop.is_set() or bool(refusals)
+                handling = pool.create_task(self._deliver(delivery, ending=ending), name=f"message-{message.id}")
+                await delivery.vacated.wait()
+                if closing is not None:
+                    await closing  # where results cannot be written no more work is begun
+                closing = handling
 
     async def _deliver(self, delivery: Delivery, *, ending: bool) -> None:
         try:
@@ -113,3 +130,5 @@ class Consumer:
         except Exception:
             # The loop's edge: one message must not end the pool. It comes again after its visibility timeout.
             log.exception("message.handling_failed", message_id=delivery.message.id)
+        finally:
+            delivery.vacate()

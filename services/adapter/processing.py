@@ -112,6 +112,7 @@ class Processor:
         with self.worker.working_on(task):
             try:
                 outcome = await self.lease.during(task, delivery, self._run(task, message, request_id))
+                delivery.vacate()
                 await self._publish(task, outcome)
             except LeaseLost:
                 # The message is left alone: whoever gets it next finds in the record what to do.

@@ -207,6 +207,28 @@ async def test_after_a_kill_in_mid_job_the_next_adapter_waits_for_the_silent_ups
     assert len(api.submissions) == 1
 
 
+async def test_the_next_job_runs_while_a_result_is_written_and_a_kill_then_loses_neither(
+    api: UnifiedApi, place: Workplace, wire: Wire, employment: Employer
+) -> None:
+    dying = await employment.start_ready(MODULE)
+    task_ids = [await place.submit()]
+    writing = wire.order("UpdateItem", Fate.HELD_BEFORE, part="#result_s3_uri", task_id=task_ids[0])
+    await until(lambda: len(api.runs) == 1)
+    task_ids.append(await place.submit())
+    api.end(api.runs[0])
+    await writing.met.wait()
+    await until(lambda: len(api.runs) == 2)
+    assert await place.status(task_ids[0]) is Status.PROCESSING
+    await dying.process.kill()
+
+    wire.clear()
+    api.end(api.runs[1])
+    await employment.start(MODULE)
+    await until(lambda: all_done(place, task_ids), limit_s=ALL_DONE_S)
+    assert [(await place.record(task_id)).status for task_id in task_ids] == [Status.COMPLETED] * 2
+    assert len(api.runs) == 2
+
+
 async def test_killed_between_any_two_effects_the_next_adapter_finishes_with_one_result(
     api: UnifiedApi, place: Workplace, wire: Wire, employment: Employer
 ) -> None:

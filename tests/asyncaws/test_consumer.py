@@ -11,6 +11,7 @@ from lib.asyncaws.consumer import Consumer, Delivery
 from lib.asyncaws.errors import PermanentAwsError, ReceiptLost
 from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import BACKGROUND, AwsSession, long_poll
+from lib.daemon.waiting import wait_for
 from tests.asyncaws.unreliable import DENIED, THROTTLED, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
 
@@ -119,6 +120,57 @@ async def test_never_are_more_messages_in_flight_than_slots(
     proceed.set()
     await pool
     assert (most, handled) == (2, 6)
+
+
+async def test_a_vacated_slot_takes_one_more_message_while_the_result_of_the_last_is_written(
+    source: Queue, answers: Queue, in_flight: Callable[[], Awaitable[int]]
+) -> None:
+    await send_all(answers, 3)
+    stop, written, second_over, third_begun = (asyncio.Event() for _ in range(4))
+    begun: list[str] = []
+    acknowledged: list[str] = []
+
+    async def handle(delivery: Delivery) -> None:
+        begun.append(delivery.message.body)
+        number = len(begun)
+        if number == 3:
+            third_begun.set()
+        delivery.vacate()
+        if number == 2:
+            second_over.set()
+        await written.wait()
+        await delivery.acknowledge()
+        acknowledged.append(delivery.message.body)
+        if number == 3:
+            stop.set()
+
+    pool = asyncio.create_task(consumer_of(source, answers, handler=handle, wait_s=1).run(stop))
+    await second_over.wait()
+    # The third must wait: where results cannot be written no more work is begun.
+    assert not await wait_for(third_begun, 0.3)
+    assert (len(begun), acknowledged, await in_flight()) == (2, [], 2)
+    written.set()
+    await pool
+    assert sorted(acknowledged) == ["0", "1", "2"]
+
+
+async def test_a_stop_waits_for_the_results_of_vacated_slots(source: Queue, answers: Queue) -> None:
+    await send_all(answers, 1)
+    stop, written, vacated = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(delivery: Delivery) -> None:
+        delivery.vacate()
+        vacated.set()
+        await written.wait()
+        await delivery.acknowledge()
+
+    pool = asyncio.create_task(consumer_of(source, answers, handler=handle, wait_s=0).run(stop))
+    await vacated.wait()
+    stop.set()
+    done, _ = await asyncio.wait({pool}, timeout=0.2)
+    assert not done
+    written.set()
+    await pool
 
 
 async def test_the_gate_is_asked_before_each_receive(wire: UnreliableAws, source: Queue, answers: Queue) -> None:
