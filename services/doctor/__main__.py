@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-import boto3
 from rich.console import Console
 
 from lib.daemon.configuration import EXIT_CONFIGURATION
@@ -38,7 +37,7 @@ unseen: could not look
 exit codes: 0 nothing is broken or unseen, 1 something is, 2 cannot look at all,
 {EXIT_CONFIGURATION} not told where to look
 
-It only reads. Permissions it needs:
+It only reads. Permissions it needs (AWS grants the first to everybody):
 {"".join(f"  {action}{chr(10)}" for action in ACTIONS)}"""
 
 
@@ -104,8 +103,7 @@ def _run_terraform(directory: str) -> str:
 
 
 def _examine(deployment: Deployment) -> list[Finding]:
-    session = boto3.Session(region_name=deployment.region)
-    with closing(Reader(session=session)) as reader:
+    with closing(Reader(region=deployment.region)) as reader:
         examination = Examination(reader=reader, deployment=deployment, ask_service=ask_service)
         try:
             identity = examination.identify()

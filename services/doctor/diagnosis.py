@@ -85,11 +85,11 @@ def _function(facts: Facts, deployment: Deployment) -> Iterator[Finding]:
 
 
 def _rules(facts: Facts, deployment: Deployment) -> Iterator[Finding]:
+    rules, grants = facts.rules, facts.grants
+    yield from _unseen("function permissions", grants)
     if not isinstance(facts.function, Function):
         return
-    rules, grants = facts.rules, facts.grants
     yield from _on("schedule", rules, lambda found: lambda_function.judge_rules(found, deployment))
-    yield from _unseen("function permissions", grants)
     if isinstance(rules, tuple) and isinstance(grants, tuple):
         yield from lambda_function.judge_rule_permissions(rules, grants, deployment)
 

@@ -57,7 +57,10 @@ class Examination:
             ReadError: nothing can be looked at.
         """
         answer = self._reader.read("sts:GetCallerIdentity")
-        return Identity(account=answer["Account"], arn=answer["Arn"])
+        try:
+            return Identity(account=answer["Account"], arn=answer["Arn"])
+        except KeyError as error:
+            raise ReadError("what answers is not AWS", fix="check AWS_ENDPOINT_URL and proxies") from error
 
     def look(self, identity: Identity) -> Facts:
         """All facts; takes a few seconds."""
@@ -144,7 +147,8 @@ class Examination:
         return sight.instance(found[0]) if found else Absent()
 
     def _hold(self) -> Seen[InstanceHold]:
-        return InstanceHold.from_item(self._record(instance_key(self._deployment.instance_id))) or Absent()
+        record = self._record(instance_key(self._deployment.instance_id))
+        return sight.hold(record) if record else Absent()
 
     def _worker(self) -> Seen[Worker]:
         record = self._record(worker_key(self._deployment.instance_id))

@@ -5,12 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Final
 
 import boto3
 from botocore import xform_name
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+)
 
 ACTIONS: Final = (
     "sts:GetCallerIdentity",
@@ -34,6 +43,25 @@ ACTIONS: Final = (
 _CALLS = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 
 _DENIED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"})
+_CREDENTIAL_CODES = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_CREDENTIAL_ERRORS = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+)
+_SIGN_IN = "set AWS_PROFILE, or sign in: aws sso login"
+
 _ABSENT_CODES = frozenset(
     {
         "InvalidInstanceID.Malformed",
@@ -69,8 +97,8 @@ class Reader:
         skew_s: this clock minus AWS's, in seconds; None until an answer was dated.
     """
 
-    def __init__(self, *, session: boto3.Session, clock: Callable[[], float] = time.time) -> None:
-        self._session = session
+    def __init__(self, *, region: str, clock: Callable[[], float] = time.time) -> None:
+        self._region = region
         self._clock = clock
         self._clients: dict[str, Any] = {}
         self._shortest_trip_s = float("inf")
@@ -96,9 +124,9 @@ class Reader:
         except ClientError as error:
             self._note_time(asked_at, error.response)
             raise _translate(action, error) from error
-        except NoCredentialsError as error:
-            raise ReadError("no AWS credentials", fix="set AWS_PROFILE, or sign in: aws sso login") from error
-        except BotoCoreError as error:
+        except _CREDENTIAL_ERRORS as error:
+            raise ReadError(str(error), fix=_SIGN_IN) from error
+        except (BotoCoreError, ValueError) as error:  # an endpoint that is no URL is a ValueError
             raise ReadError(f"{action}: {error}", fix="check network, region and AWS_ENDPOINT_URL") from error
         self._note_time(asked_at, answer)
         return answer
@@ -107,6 +135,11 @@ class Reader:
         """Close all connections."""
         for client in self._clients.values():
             client.close()
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        """Made at the first read, which says what is wrong with a profile; one, so that people sign in once."""
+        return boto3.Session(region_name=self._region)
 
     def _client(self, service: Any) -> Any:
         if service not in self._clients:
@@ -132,4 +165,6 @@ def _translate(action: str, error: ClientError) -> Exception:
     problem = f"{action}: {code}: {details.get('Message', '')}".rstrip(": ")
     if code in _DENIED_CODES:
         return ReadError(problem, fix=f"allow {action} to whoever runs the doctor")
+    if code in _CREDENTIAL_CODES:
+        return ReadError(problem, fix=_SIGN_IN)
     return ReadError(problem, fix="run the doctor again; if it stays, AWS's message says why")

@@ -1,4 +1,4 @@
-"""AWS's answers as facts. Pure."""
+"""AWS's answers as facts. Pure. One that has another shape raises LookupError, TypeError or ValueError."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from lib.gputask.gpu import InstanceHold
 from services.doctor.facts import Alarm, Function, Grant, Index, Instance, Metric, Queue, Rule, Table, Worker
 
 Answer = Mapping[str, Any]
@@ -55,12 +56,14 @@ def queue(attributes: Mapping[str, str]) -> Queue:
 
 def alarm(answer: Answer) -> Alarm:
     queries = answer.get("Metrics") or []
-    measured = tuple(_metric(query["Id"], query["MetricStat"]) for query in queries if "MetricStat" in query)
-    expressions = [query["Expression"] for query in queries if query.get("ReturnData", True) and "Expression" in query]
+    (result,) = [query for query in queries if query.get("ReturnData", True)] or [{}]
+    expression = result.get("Expression")
+    measured = queries if expression else [result]
     return Alarm(
         arn=answer["AlarmArn"],
-        metrics=measured or (_only_metric(answer),),
-        expression=expressions[0] if expressions else None,
+        metrics=tuple(_metric(query["Id"], query["MetricStat"]) for query in measured if "MetricStat" in query)
+        or (_only_metric(answer),),
+        expression=expression,
         comparison=answer["ComparisonOperator"],
         threshold=answer.get("Threshold", 0.0),
         evaluation_periods=answer["EvaluationPeriods"],
@@ -164,9 +167,13 @@ def instance(answer: Answer) -> Instance:
 
 def worker(record: Answer) -> Worker:
     return Worker(
-        beat_at=record.get("beat_at", 0.0),
-        last_claim_at=record.get("last_claim_at", 0.0),
-        upstream=record.get("upstream", ""),
-        upstream_ok_at=record.get("upstream_ok_at", 0.0),
-        upstream_remark=record.get("upstream_remark", ""),
+        beat_at=float(record.get("beat_at", 0)),
+        last_claim_at=float(record.get("last_claim_at", 0)),
+        upstream=str(record.get("upstream", "")),
+        upstream_ok_at=float(record.get("upstream_ok_at", 0)),
+        upstream_remark=str(record.get("upstream_remark", "")),
     )
+
+
+def hold(record: Answer) -> InstanceHold:
+    return InstanceHold(until=float(record["hold_until"]), reason=str(record.get("hold_reason", "")))

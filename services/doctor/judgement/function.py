@@ -31,7 +31,7 @@ def idle_s(function: Function) -> float:
 
 def judge_function(function: Function, deployment: Deployment) -> Iterator[Finding]:
     """Code and environment."""
-    if function.state in ("Failed", "Inactive") or function.update == "Failed":
+    if "Failed" in (function.state, function.update):
         yield broken("function", f"{deployment.function}: {function.state}, update {function.update}", fix=_APPLY)
     elif function.handler != HANDLER:
         yield broken("function", f"its handler is {function.handler}, not {HANDLER}", fix=_APPLY)

@@ -49,8 +49,7 @@ def judge_retention(queue: Queue, deployment: Deployment) -> Iterator[Finding]:
         yield fine("queue retention", text)
         return
     text = f"messages are forgotten after {span(queue.retention_s)}, tasks live {span(deployment.task_max_age_s)}"
-    four_days_s = 345_600
-    fix = _set(deployment, deployment.queue, "MessageRetentionPeriod", four_days_s)
+    fix = _set(deployment, deployment.queue, "MessageRetentionPeriod", round(4 * deployment.task_max_age_s))
     yield broken("queue retention", text, fix=fix)
 
 
