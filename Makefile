@@ -34,15 +34,11 @@ soak: $(READY) ## Faults for MINUTES=10 over 5 seeds; then the books must balanc
 
 .PHONY: test
 test: lint types contracts $(READY) ## Everything CI runs
-	$(BIN)/python -m pytest -n 4 -m 'not cycle'
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 .PHONY: coverage
 coverage: $(READY) ## The tests once more, with a report of what they do not reach
-	$(BIN)/python -m pytest -n 4 --cov --cov-report=term
-
-.PHONY: test-cycle
-test-cycle: $(READY) ## What takes minutes: apply and destroy on emulated AWS, install on a booted machine
-	$(BIN)/python -m pytest -m cycle
+	$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 
 .PHONY: lambda
 lambda: $(READY) ## Pack the shutdown Lambda, the same bytes on every machine

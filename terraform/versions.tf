@@ -18,11 +18,11 @@ provider "aws" {
   }
 
   # AWS_ENDPOINT_URL alone redirects the provider. An emulator has no metadata service, and what it does not support it
-  # refuses for ever: the usual 25 tries would take minutes each.
+  # refuses for ever: the usual 25 tries would take minutes each. A few are for a connection that breaks on a busy machine.
   skip_credentials_validation = var.emulated
   skip_metadata_api_check     = var.emulated
   s3_use_path_style           = var.emulated
-  max_retries                 = var.emulated ? 1 : 25
+  max_retries                 = var.emulated ? 3 : 25
 }
 
 data "aws_caller_identity" "current" {}

@@ -17,6 +17,17 @@ REGION = "us-east-1"
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes is each worker's first test: it mostly waits, and the other workers go on meanwhile."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    ordered = [item for item in items if not item.get_closest_marker("long")]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for place, item in enumerate(long):
+        # `--dist worksteal` gives each worker an equal part of the list to begin with.
+        ordered.insert(place * len(items) // workers if place < workers else 1, item)
+    items[:] = ordered
+
+
 @pytest.fixture(scope="session")
 def aws_endpoint() -> Iterator[str]:
     """The address of an emulated AWS."""

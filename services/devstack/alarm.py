@@ -4,10 +4,10 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 class AlarmState(StrEnum):
@@ -20,10 +20,11 @@ class AlarmState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeriodFacts:
-    """What was measured of the queue in one period. None: no data point was published."""
+    """What was measured of queue and instance in one period. None: no data point was published."""
 
     visible_average: float | None
     sent_sum: int | None
+    cpu_average: float | None = None
 
 
 Expression: TypeAlias = Callable[[PeriodFacts], float | None]
@@ -47,7 +48,10 @@ def visible_only(facts: PeriodFacts) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class AlarmDefinition:
-    """`<= threshold` in `datapoints_to_alarm` of the last `evaluation_periods` periods; missing data is no breach."""
+    """`<= threshold` in `datapoints_to_alarm` of the last `evaluation_periods` periods; missing data is no breach.
+
+    `queries` is what DescribeAlarms calls `Metrics`, where the alarm was read back from AWS.
+    """
 
     name: str = "QueueEmptyFor30Min"
     expression: Expression = visible_plus_sent
@@ -56,6 +60,7 @@ class AlarmDefinition:
     datapoints_to_alarm: int = 6
     threshold: float = 0.0
     publishing_lag_s: float = 0.0
+    queries: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +78,39 @@ def judge(datapoints: Sequence[float | None], definition: AlarmDefinition) -> Al
     return AlarmState.ALARM if breaching >= definition.datapoints_to_alarm else AlarmState.OK
 
 
-class QueueMetrics:
-    """Published points of one queue: a gauge (visible) and a counter (sent), with their times in seconds."""
+@dataclass(frozen=True, slots=True)
+class _Point:
+    at_s: float
+    visible: int
+    sent: int
+    cpu: float | None
+
+
+class PublishedMetrics:
+    """Published points of one queue (a gauge, a counter) and one instance, with their times in seconds."""
 
     def __init__(self, *, kept_s: float) -> None:
         self._kept_s = kept_s
-        self._points: deque[tuple[float, int, int]] = deque()
+        self._points: deque[_Point] = deque()
 
-    def publish(self, at_s: float, *, visible: int, sent: int) -> None:
-        """Add the point of the minute that began at `at_s`: messages visible at its end, messages sent in it."""
-        self._points.append((at_s, visible, sent))
-        while self._points[0][0] < at_s - self._kept_s:
+    def publish(self, at_s: float, *, visible: int, sent: int, cpu: float | None = None) -> None:
+        """Add the points of the minute that began at `at_s`: messages visible at its end, messages sent in it, and the
+        load of the instance in percent, None while it does not run."""
+        self._points.append(_Point(at_s, visible, sent, cpu))
+        while self._points[0].at_s < at_s - self._kept_s:
             self._points.popleft()
 
     def facts(self, start_s: float, end_s: float) -> PeriodFacts:
         """What was published in `[start_s, end_s)`."""
-        points = [(visible, sent) for at_s, visible, sent in self._points if start_s <= at_s < end_s]
+        points = [point for point in self._points if start_s <= point.at_s < end_s]
         if not points:
             return PeriodFacts(None, None)
-        return PeriodFacts(sum(visible for visible, _ in points) / len(points), sum(sent for _, sent in points))
+        loads = [point.cpu for point in points if point.cpu is not None]
+        return PeriodFacts(
+            visible_average=sum(point.visible for point in points) / len(points),
+            sent_sum=sum(point.sent for point in points),
+            cpu_average=sum(loads) / len(loads) if loads else None,
+        )
 
 
 class Alarm:
@@ -100,7 +119,7 @@ class Alarm:
     def __init__(self, definition: AlarmDefinition) -> None:
         window_s = definition.period_s * (definition.evaluation_periods + 1) + definition.publishing_lag_s
         self.definition = definition
-        self.metrics = QueueMetrics(kept_s=window_s)
+        self.metrics = PublishedMetrics(kept_s=window_s)
         self.state = AlarmState.INSUFFICIENT_DATA
 
     def look(self, now_s: float) -> Transition | None:

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -88,11 +89,24 @@ def _reason_data(definition: AlarmDefinition, transition: Transition, timestamp:
 
 
 def _metrics(definition: AlarmDefinition, queue_name: str) -> list[dict[str, Any]]:
+    if definition.queries:
+        return [_query(query) for query in definition.queries]
     return [
         {"id": "total", "expression": "visible + sent", "label": "visible or sent", "returnData": True},
         _metric("visible", "ApproximateNumberOfMessagesVisible", "Average", definition, queue_name),
         _metric("sent", "NumberOfMessagesSent", "Sum", definition, queue_name),
     ]
+
+
+def _query(query: Mapping[str, Any]) -> dict[str, Any]:
+    """A metric query as DescribeAlarms has it, in the event's spelling."""
+    shown: dict[str, Any] = {"id": query["Id"], "returnData": query.get("ReturnData", True)}
+    if "Expression" in query:
+        return {**shown, "expression": query["Expression"], "label": query.get("Label", "")}
+    stat, metric = query["MetricStat"], query["MetricStat"]["Metric"]
+    dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+    named = {"namespace": metric["Namespace"], "name": metric["MetricName"], "dimensions": dimensions}
+    return {**shown, "metricStat": {"metric": named, "period": stat["Period"], "stat": stat["Stat"]}}
 
 
 def _metric(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from services.devstack import lambda_runtime
 from services.devstack.processes import OwnedProcess
 from services.devstack.python_module import module_command
 
@@ -37,12 +39,15 @@ class LambdaFunction:
         *,
         env: Mapping[str, str],
         log_path: Path,
+        package: Path | None = None,
         timeout_s: float = 60.0,
         retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
     ) -> None:
+        """`package`: the zip (or folder) that the handler is loaded from, before anything else; None: this source."""
         self._handler = handler
         self._env = env
         self._log_path = log_path
+        self._package = package
         self._timeout_s = timeout_s
         self._retry_delays_s = retry_delays_s
         self._turn = asyncio.Lock()
@@ -94,10 +99,13 @@ class LambdaFunction:
     async def _warm_environment(self) -> OwnedProcess:
         if self._environment is not None and self._environment.exit_code is None:
             return self._environment
-        command = module_command("services.devstack.lambda_runtime", self._handler, str(self._timeout_s))
-        self._environment = await OwnedProcess.start(
-            "lambda", command, env=self._env, log_path=self._log_path, piped=True
-        )
+        arguments = (self._handler, str(self._timeout_s))
+        command, env = module_command(lambda_runtime.__name__, *arguments), self._env
+        if self._package is not None:
+            # As a file that is on no package's path: `services` is then the zip's, not this one.
+            command = (sys.executable, "-P", lambda_runtime.__file__, *arguments)
+            env = {**self._env, "PYTHONPATH": str(self._package)}
+        self._environment = await OwnedProcess.start("lambda", command, env=env, log_path=self._log_path, piped=True)
         await self._read_answer(self._environment, _START_LIMIT_S)
         return self._environment
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from services.devstack.alarm import AlarmDefinition, AlarmState
+from services.devstack.alarm import AlarmState
 from services.devstack.background import Background
 from services.devstack.emulator.client import EmulatorClient
 from services.devstack.evaluator import Evaluator
@@ -55,7 +55,6 @@ async def evaluating(
             resources=resources,
             invoke=recorder.invoke,
             scale=scale,
-            definition=AlarmDefinition(),
         )
         background.start(evaluator.run(), name="evaluator")
         yield evaluator, resources

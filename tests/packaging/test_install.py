@@ -68,7 +68,7 @@ def test_it_refuses_with_a_sentence(arguments: str, prefix: str, code: int, sent
     assert sentence in run.stderr
 
 
-@pytest.mark.cycle
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_twice_installed_it_keeps_the_version_before_and_the_operators_settings(box: Machine, tmp_path: Path) -> None:
     fetch_wheels("requirements-adapter.lock", tmp_path / "wheels")

@@ -1,298 +1,168 @@
-"""Apply, look, run, drift, destroy: the real configuration on emulated AWS, and the real services on what it made.
+"""Apply, run, drift, destroy: the real configuration on emulated AWS, and the real services on what it made.
 
-Takes about four minutes, nearly all of it the provider's own waiting. `-m 'not cycle'` leaves it out.
+Takes about three minutes, most of it the provider's own waiting.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
-from services.devstack.alarm import AlarmDefinition, AlarmState, judge
-from services.devstack.ports import ReservedPort
-from services.devstack.surroundings import surroundings
+from services.devstack.alarm import Alarm, AlarmDefinition, AlarmState
+from services.devstack.evaluator import Evaluator
+from services.devstack.power import State
+from tests.system.client import eventually
 from tests.terraform.cli import Terraform
+from tests.terraform.deployment import SCALE, Deployment, Events, deployed
+from tests.terraform.world import World, emulated_aws, given_world
 
-KEY = "foo"
-KEY_HASH = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
-
-# What moto takes and does not give back, so that every plan would set it again. Nothing else may differ.
-NOT_KEPT = {
-    ("aws_appautoscaling_target.orchestrator[0]", "tags_all"),
-    ("aws_ecs_service.orchestrator[0]", "availability_zone_rebalancing"),
-    ("aws_ecs_service.orchestrator[0]", "health_check_grace_period_seconds"),
-    ("aws_vpc_security_group_egress_rule.balancer[0]", "description"),
-    ("aws_vpc_security_group_ingress_rule.orchestrator[0]", "description"),
-}
-
-# The handler in the zip, as AWS would call it; nothing of the repository is on its path.
-INVOKE = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from services.shutdown.handler import handler
-print(json.dumps(handler({}, None)))
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Emulated AWS, and Terraform pointed at it."""
-
-    endpoint_url: str
-    terraform: Terraform
-    environment: Mapping[str, str]
-
-    def client(self, service: str) -> Any:
-        session = boto3.Session(aws_access_key_id="devstack", aws_secret_access_key="devstack", region_name="us-east-1")
-        make: Any = session.client
-        return make(service, endpoint_url=self.endpoint_url, config=Config(proxies={}))
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.terraform.run(*arguments, "-input=false", environment=self.environment, timeout_s=400)
-
-    def outputs(self) -> dict[str, Any]:
-        done = self.terraform.run("output", "-json", environment=self.environment)
-        return {name: output["value"] for name, output in json.loads(done.stdout).items()}
+IDLE_S = 1800 / SCALE
 
 
 @pytest.fixture
 def world(terraform: Terraform, tmp_path: Path) -> Iterator[World]:
-    with emulated_aws(tmp_path) as endpoint_url:
-        environment = {name: value for name, value in surroundings(endpoint_url).items() if not name.startswith("TF_")}
-        yield World(endpoint_url, terraform, environment)
-        for left in terraform.directory.glob("*.tfstate*"):
-            left.unlink()
+    with emulated_aws(tmp_path) as endpoint_url, given_world(endpoint_url, terraform) as world:
+        yield world
 
 
-@contextmanager
-def emulated_aws(folder: Path) -> Iterator[str]:
-    with (folder / "emulator.log").open("wb") as log:
-        command = [sys.executable, "-m", "tests.terraform.emulator"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-            assert process.stdout is not None
-            try:
-                yield process.stdout.readline().strip()
-            finally:
-                process.kill()
-
-
-def given(world: World) -> dict[str, Any]:
-    """What an operator has before: a GPU instance with a profile, and a DNS zone. Returns the variables."""
-    iam, ec2 = world.client("iam"), world.client("ec2")
-    trust = {"Version": "2012-10-17", "Statement": []}
-    iam.create_role(RoleName="comfyui", AssumeRolePolicyDocument=json.dumps(trust))
-    iam.create_instance_profile(InstanceProfileName="comfyui")
-    iam.add_role_to_instance_profile(InstanceProfileName="comfyui", RoleName="comfyui")
-    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    launched = ec2.run_instances(
-        ImageId=image,
-        InstanceType="g6e.2xlarge",
-        MinCount=1,
-        MaxCount=1,
-        IamInstanceProfile={"Name": "comfyui"},
-    )
-    zone = world.client("route53").create_hosted_zone(Name="example.com", CallerReference="test")
-    return {
-        "emulated": True,
-        "table_deletion_protection": False,
-        "gpu_instance_id": launched["Instances"][0]["InstanceId"],
-        "gpu_role_name": "comfyui",
-        "domain_name": "gpu.example.com",
-        "route53_zone_id": zone["HostedZone"]["Id"].rpartition("/")[2],
-        "api_key_hashes": {"frontend": KEY_HASH},
-        "lambda_zip": str(world.terraform.lambda_zip),
-        "alert_emails": ["operator@example.com"],
-    }
-
-
-@pytest.mark.cycle
-@pytest.mark.timeout(900)
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_what_is_applied_works_stays_and_goes_without_a_trace(world: World, tmp_path: Path) -> None:
-    (world.terraform.directory / "terraform.tfvars.json").write_text(json.dumps(given(world)))
     before = inventory(world)
-    try:
-        applied = world.run("apply", "-auto-approve")
-        assert applied.returncode == 0, applied.stderr
-        outputs = world.outputs()
+    outputs = world.apply()
+    assert_the_next_plan_is_empty(world)
 
-        assert changes(world) == NOT_KEPT
+    asyncio.run(prove_both_promises(world, outputs, tmp_path))
 
-        assert_the_alarm_keeps_rules_a_and_b(world, outputs)
-        assert_the_lambda_may_be_called_by_all_three(world, outputs)
-        assert_the_lambda_stops_the_idle_gpu(world, outputs)
-        assert_a_job_is_taken_and_wakes_the_gpu(world, outputs, tmp_path)
-        assert_drift_is_seen(world, outputs)
-
-        destroyed = world.run("destroy", "-auto-approve")
-        assert destroyed.returncode == 0, destroyed.stderr
-        assert inventory(world) == before
-    finally:
-        (world.terraform.directory / "terraform.tfvars.json").unlink()
+    assert_the_next_plan_is_empty(world)
+    assert_drift_is_seen(world, outputs)
+    destroyed = world.run("destroy", "-auto-approve", "-input=false")
+    assert destroyed.returncode == 0, destroyed.stderr
+    assert inventory(world) == before
 
 
-def assert_the_alarm_keeps_rules_a_and_b(world: World, outputs: Mapping[str, Any]) -> None:
-    (alarm,) = world.client("cloudwatch").describe_alarms(AlarmNames=[outputs["idle_alarm_name"]])["MetricAlarms"]
-    state = alarm_judge(alarm)
-    assert state(visible=0, sent=0, cpu=2.0) is AlarmState.ALARM  # rule A; and B, whose stuck task is in flight
-    assert state(visible=0, sent=1, cpu=90.0) is AlarmState.OK  # busy, and each task taken before it is counted
-    assert state(visible=3, sent=0, cpu=2.0) is AlarmState.OK
-    assert state(visible=0, sent=0, cpu=None) is AlarmState.OK  # stopped: armed again for the next run
+async def prove_both_promises(world: World, outputs: Mapping[str, Any], folder: Path) -> None:
+    async with deployed(world, outputs, folder) as deployment:
+        assert_the_alarm_is_the_designs(deployment.wiring.alarm)
+        await assert_only_known_keys_are_let_in(deployment)
+        await assert_the_alarm_alone_stops_an_idle_gpu(deployment)
+        await assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment)
+        await assert_the_schedule_stops_what_the_alarm_will_not_call_for_again(deployment)
+        await assert_a_stuck_job_does_not_keep_the_gpu_on(deployment)
 
 
-def alarm_judge(alarm: Mapping[str, Any]) -> Callable[..., AlarmState]:
-    """The alarm that was created, as a function of what is measured in each of its periods."""
-    queries = {query["Id"]: query for query in alarm["Metrics"]}
-    (result,) = [query for query in queries.values() if query.get("ReturnData")]
-    assert result["Expression"] == "IF(cpu >= 0, visible + sent, 1)"
-    for name, metric in {"visible": "ApproximateNumberOfMessagesVisible", "sent": "NumberOfMessagesSent"}.items():
-        assert queries[name]["MetricStat"]["Metric"]["MetricName"] == metric
-        assert queries[name]["MetricStat"]["Metric"]["Dimensions"] == [
-            {"Name": "QueueName", "Value": "gpu_tasks_queue"}
-        ]
-    assert alarm["TreatMissingData"] == "notBreaching"
-    assert alarm["ComparisonOperator"] == "LessThanOrEqualToThreshold"
-    definition = AlarmDefinition(
-        evaluation_periods=alarm["EvaluationPeriods"],
-        datapoints_to_alarm=alarm["DatapointsToAlarm"],
-        threshold=alarm["Threshold"],
-    )
-
-    def state(*, visible: float, sent: int, cpu: float | None) -> AlarmState:
-        # IF(m, ...) has no value where m has none.
-        point = None if cpu is None else visible + sent if cpu >= 0 else 1.0
-        return judge([point] * definition.evaluation_periods, definition)
-
-    return state
+def assert_the_alarm_is_the_designs(definition: AlarmDefinition) -> None:
+    assert (definition.name, definition.period_s, definition.evaluation_periods) == ("QueueEmptyFor30Min", 300, 6)
+    assert states(definition, visible=0, sent=0, cpu=2.0) == ["OK", "ALARM"]  # rule A; B's stuck task is in flight
+    assert states(definition, visible=0, sent=1, cpu=90.0) == [
+        "OK"
+    ]  # busy, and each task is taken before it is counted
+    assert states(definition, visible=3, sent=0, cpu=2.0) == ["OK"]
+    assert states(definition, visible=0, sent=0, cpu=None) == ["OK"]  # stopped: armed again for the next run
 
 
-def assert_the_lambda_may_be_called_by_all_three(world: World, outputs: Mapping[str, Any]) -> None:
-    functions, events = world.client("lambda"), world.client("events")
-    arn = functions.get_function_configuration(FunctionName=outputs["shutdown_function_name"])["FunctionArn"]
-    policy = json.loads(functions.get_policy(FunctionName=outputs["shutdown_function_name"])["Policy"])
-    principals = sorted(statement["Principal"]["Service"] for statement in policy["Statement"])
-    assert principals == ["events.amazonaws.com"] * 2 + ["lambda.alarms.cloudwatch.amazonaws.com"]
-    (alarm,) = world.client("cloudwatch").describe_alarms(AlarmNames=[outputs["idle_alarm_name"]])["MetricAlarms"]
-    assert alarm["AlarmActions"] == [arn]
-    rules = events.list_rules()["Rules"]
-    assert sorted(rule.get("ScheduleExpression", "event") for rule in rules) == ["event", "rate(1 minute)"]
-    for rule in rules:
-        assert [target["Arn"] for target in events.list_targets_by_rule(Rule=rule["Name"])["Targets"]] == [arn]
+def states(definition: AlarmDefinition, *, visible: int, sent: int, cpu: float | None) -> list[str]:
+    """What the alarm becomes in an hour of such minutes."""
+    alarm = Alarm(definition)
+    found = []
+    for minute in range(60):
+        alarm.metrics.publish(minute * 60.0, visible=visible, sent=sent, cpu=cpu)
+        if transition := alarm.look((minute + 1) * 60.0):
+            found.append(transition.current.value)
+    return found
 
 
-def assert_the_lambda_stops_the_idle_gpu(world: World, outputs: Mapping[str, Any]) -> None:
-    """Handler and environment as read back: an instance just launched is left alone; with no patience it is not."""
-    functions = world.client("lambda")
-    deployed = functions.get_function_configuration(FunctionName=outputs["shutdown_function_name"])
-    assert deployed["Handler"] == "services.shutdown.handler.handler"
-    variables = deployed["Environment"]["Variables"]
-    wait_for_state(world, outputs["gpu_instance_id"], "running")
-    assert invoke(world, variables)["decision"] == "leave"
-    answer = invoke(world, {**variables, "IDLE_S": "0.001"})
-    assert (answer["decision"], answer["rule"], answer["outcome"]) == ("stop", "A", "stopped")
-    wait_for_state(world, outputs["gpu_instance_id"], "stopped")
+async def assert_only_known_keys_are_let_in(deployment: Deployment) -> None:
+    async with deployment.http.get("/api/v1/jobs/nothing", headers={"X-API-Key": "wrong"}) as answer:
+        assert answer.status == 401
 
 
-def invoke(world: World, variables: Mapping[str, str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", INVOKE, world.terraform.lambda_zip],
-        env={**surroundings(world.endpoint_url), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+async def assert_the_alarm_alone_stops_an_idle_gpu(deployment: Deployment) -> None:
+    """Rule A, with every event of the schedule lost. The stop is an event, too, and its rule calls as well."""
+    await deployment.reaches(State.RUNNING)
+    async with deployment.evaluated(lost={"schedule"}) as (_evaluator, events):
+        await deployment.reaches(State.STOPPED)
+        assert events.stops() == [("alarm", "A")]
+        (stopped,) = await eventually(lambda: calls_by("instance_state", events))
+        assert stopped["trigger"]["state"] == "stopped"
 
 
-def assert_a_job_is_taken_and_wakes_the_gpu(world: World, outputs: Mapping[str, Any], folder: Path) -> None:
-    """The orchestrator with the environment and the secret of its task definition."""
-    with ReservedPort() as port:
-        own = {**task_environment(world), "HOST": "127.0.0.1", "PORT": str(port.number)}
-        command = [sys.executable, "-m", "services.orchestrator"]
-        with (
-            (folder / "orchestrator.log").open("wb") as log,
-            subprocess.Popen(command, env=surroundings(world.endpoint_url, own), stdout=log, stderr=log) as process,
-        ):
-            try:
-                address = f"http://127.0.0.1:{port.number}"
-                until(lambda: request(f"{address}/ready")[0] == 200, limit_s=60)
-                assert (
-                    request(f"{address}/api/v1/camera-angle/jobs", key="wrong", image="s3://pictures/cat.png")[0] == 401
-                )
-                status, job = request(f"{address}/api/v1/camera-angle/jobs", key=KEY, image="s3://pictures/cat.png")
-                while status == 503:  # a busy machine that was too slow for the promised second
-                    status, job = request(f"{address}/api/v1/camera-angle/jobs", key=KEY, image="s3://pictures/cat.png")
-                assert status == 202
-                assert request(f"{address}/api/v1/jobs/{job['job_id']}", key=KEY)[1]["status"] == "pending"
-                wait_for_state(world, outputs["gpu_instance_id"], "running")
-            finally:
-                process.terminate()
-                assert process.wait(timeout=60) == 0
-    (message,) = world.client("sqs").receive_message(QueueUrl=outputs["queue_url"])["Messages"]
-    assert json.loads(message["Body"])["task_id"] == job["job_id"]
+async def assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment: Deployment) -> None:
+    """From the POST that wakes it on: each message is taken at once, and the alarm knows of it all the same."""
+    async with deployment.evaluated() as (evaluator, events):
+        assert (await deployment.finished(await deployment.submit()))["status"] == "completed"
+        ends_at = time.monotonic() + 2 * IDLE_S
+        while time.monotonic() < ends_at:
+            assert (await deployment.finished(await deployment.submit()))["status"] == "completed"
+        assert evaluator.alarm.state is AlarmState.OK
+        assert (events.called_by("alarm"), events.stops()) == ([], [])
+        await deployment.reaches(State.STOPPED)
+        assert [rule for _, rule in events.stops()] == ["A"]
 
 
-def task_environment(world: World) -> dict[str, str]:
-    ecs = world.client("ecs")
-    (definition,) = ecs.list_task_definitions(familyPrefix="gpu-orchestrator")["taskDefinitionArns"]
-    (container,) = ecs.describe_task_definition(taskDefinition=definition)["taskDefinition"]["containerDefinitions"]
-    environment = {variable["name"]: variable["value"] for variable in container["environment"]}
-    for secret in container["secrets"]:
-        name = secret["valueFrom"].partition(":parameter")[2]
-        parameter = world.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]
-        environment[secret["name"]] = parameter["Value"]
-    return environment
+async def assert_the_schedule_stops_what_the_alarm_will_not_call_for_again(deployment: Deployment) -> None:
+    """Started by hand, and the alarm's one call gets lost: it stays in ALARM, and calls no second time."""
+    deployment.start_by_hand()
+    await deployment.reaches(State.RUNNING)
+    async with deployment.evaluated(lost={"alarm", "schedule"}) as (evaluator, events):
+        await eventually(lambda: is_in_alarm(evaluator))
+        assert await deployment.state() is State.RUNNING
+        events.lost.clear()
+        await deployment.reaches(State.STOPPED)
+        assert events.stops() == [("schedule", "A")]
+        assert events.called_by("alarm") == []
 
 
-def request(url: str, *, key: str | None = None, image: str | None = None) -> tuple[int, dict[str, Any]]:
-    headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
-    body = json.dumps({"image_url": image}).encode() if image else None
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with straight.open(urllib.request.Request(url, body, headers), timeout=10) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, {}
-    except urllib.error.URLError:
-        return 0, {}
+async def assert_a_stuck_job_does_not_keep_the_gpu_on(deployment: Deployment) -> None:
+    """Rule B: the message stays in flight for ever, so that the queue looks empty."""
+    async with deployment.evaluated() as (_evaluator, events):
+        job_id = await deployment.submit("hang")
+        await deployment.reaches(State.RUNNING)
+        await deployment.reaches(State.STOPPED)
+        assert (await deployment.finished(job_id))["status"] == "failed"
+        assert [rule for _, rule in events.stops()] == ["B"]
+    key = {"task_id": {"S": job_id}}
+    record = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)["Item"]
+    assert record["error_code"] == {"S": "rule_b"}
+
+
+async def calls_by(kind: str, events: Events) -> list[dict[str, Any]]:
+    return events.called_by(kind)
+
+
+async def is_in_alarm(evaluator: Evaluator) -> bool:
+    return evaluator.alarm.state is AlarmState.ALARM
+
+
+def assert_the_next_plan_is_empty(world: World) -> None:
+    planned = world.run("plan", "-detailed-exitcode", "-input=false")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
 
 
 def assert_drift_is_seen(world: World, outputs: Mapping[str, Any]) -> None:
-    """A visibility changed by hand shows; traffic, and an instance that was started and stopped, do not."""
-    sqs = world.client("sqs")
-    sqs.set_queue_attributes(QueueUrl=outputs["queue_url"], Attributes={"VisibilityTimeout": "60"})
-    assert changes(world) - NOT_KEPT == {("aws_sqs_queue.tasks", "visibility_timeout_seconds")}
+    """A visibility that somebody has changed shows; traffic, and an instance started and stopped, have not."""
+    world.client("sqs").set_queue_attributes(QueueUrl=outputs["queue_url"], Attributes={"VisibilityTimeout": "60"})
+    planned = world.run("plan", "-detailed-exitcode", "-input=false", "-out=drift.tfplan")
+    assert planned.returncode == 2, planned.stderr
+    plan = json.loads(world.run("show", "-json", "drift.tfplan").stdout)
+    assert set(changes(plan)) == {("aws_sqs_queue.tasks", "visibility_timeout_seconds", 60, 300)}
 
 
-def changes(world: World) -> set[tuple[str, str]]:
-    """What a plan would change: (resource, attribute)."""
-    planned = world.run("plan", "-out=plan.tfplan")
-    assert planned.returncode == 0, planned.stderr
-    shown = world.terraform.run("show", "-json", "plan.tfplan", environment=world.environment)
-    found: set[tuple[str, str]] = set()
-    for resource in json.loads(shown.stdout)["resource_changes"]:
+def changes(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, object, object]]:
+    """What a plan would change: resource, attribute, from, to."""
+    for resource in plan["resource_changes"]:
         change = resource["change"]
         before, after, unknown = change["before"] or {}, change["after"] or {}, change["after_unknown"] or {}
-        # What depends on a changed resource is unknown until then, and is no change of its own.
-        known = [name for name in {**before, **after} if not unknown.get(name)]
-        if resource["mode"] == "managed":
-            found |= {(resource["address"], name) for name in known if before.get(name) != after.get(name)}
-    return found
+        for name in {**before, **after}:
+            # What depends on a changed resource is unknown until then, and is no change of its own.
+            if resource["mode"] == "managed" and not unknown.get(name) and before.get(name) != after.get(name):
+                yield resource["address"], name, before.get(name), after.get(name)
 
 
 def inventory(world: World) -> dict[str, Any]:
@@ -323,20 +193,3 @@ def active_clusters(world: World) -> list[str]:
     ecs = world.client("ecs")
     described = ecs.describe_clusters(clusters=ecs.list_clusters()["clusterArns"])["clusters"]
     return [cluster["clusterName"] for cluster in described if cluster["status"] == "ACTIVE"]
-
-
-def wait_for_state(world: World, instance_id: str, state: str) -> None:
-    ec2 = world.client("ec2")
-
-    def reached() -> bool:
-        described = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-        return bool(described["State"]["Name"] == state)
-
-    until(reached, limit_s=60)
-
-
-def until(holds: Callable[[], bool], *, limit_s: float) -> None:
-    ends_at = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.2)
