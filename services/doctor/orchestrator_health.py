@@ -30,5 +30,7 @@ def _status(url: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+    except urllib.error.URLError as error:
+        raise OSError(str(error.reason)) from error
     except http.client.HTTPException as error:
         raise OSError(f"no HTTP answer: {error!r}") from error
