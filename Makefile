@@ -16,6 +16,15 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
+# What tests run beside the services, each with versions of its own: a second emulator of AWS, and policy checks.
+TOOLS  := .venv-ministack/.installed .venv-checkov/.installed
+
+.venv-%/.installed: tests/tools/%.lock
+	@echo "Setting up .venv-$* (once) ..."
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 .PHONY: install
 install: $(READY) ## Create .venv from the hashed lock
 
@@ -33,11 +42,11 @@ soak: $(READY) ## Faults for MINUTES=10 over 5 seeds; then the books must balanc
 	@$(BIN)/python -m services.devstack soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test
-test: lint types contracts $(READY) ## Everything CI runs
+test: lint types contracts $(READY) $(TOOLS) ## Everything CI runs
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 .PHONY: coverage
-coverage: $(READY) ## The tests once more, with a report of what they do not reach
+coverage: $(READY) $(TOOLS) ## The tests once more, with a report of what they do not reach
 	$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 
 .PHONY: lambda
@@ -76,13 +85,17 @@ format: $(READY) ## Let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 .PHONY: lock
-lock: ## Rewrite the three lock files from pyproject.toml (needs uv)
+lock: ## Rewrite the lock files, services' and tools' (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --python-version 3.11 \
 	  pyproject.toml --output-file requirements.lock
 	for service in adapter orchestrator; do echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header \
 	  --no-annotate --python-version 3.11 --constraint requirements.lock --extra $$service pyproject.toml - \
 	  --output-file requirements-$$service.lock; done
+	# boto3 is what a function in the emulator finds in its runtime.
+	for tool in "ministack>=1.5.33 boto3" "checkov>=3.3.30"; do printf '%s\n' $$tool | uv pip compile --quiet --universal \
+	  --generate-hashes --no-header --no-annotate --python-version 3.11 - \
+	  --output-file tests/tools/$${tool%%>*}.lock; done
 
 .PHONY: clean
 clean: ## Remove what make made
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results soak-logs
+	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results soak-logs
