@@ -21,6 +21,7 @@ from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import TABLE_KEY, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
+from services.adapter.meter import SILENT, Meter
 from services.adapter.processing import Processor
 from services.adapter.run import Runner
 from services.adapter.silence import Silence
@@ -164,6 +165,7 @@ def open_adapter(
     heartbeat_s: float = 0.1,
     max_attempts: int = 3,
     deadline_s: float = 30.0,
+    meter: Meter = SILENT,
 ) -> Adapter:
     """One more adapter for the place."""
     leases = Table(place.dynamodb, name=place.table_name, key=TABLE_KEY, policy=QUICK)
@@ -177,6 +179,7 @@ def open_adapter(
         worker=worker,
         max_attempts=max_attempts,
         abandon=asyncio.Event(),
+        meter=meter,
     )
     return Adapter(
         source=place.queue,
