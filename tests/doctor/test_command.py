@@ -7,8 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +402,49 @@ def test_without_credentials_it_cannot_look(world: World) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("cannot look: ")
     assert done.stderr.endswith("  fix: set AWS_PROFILE, or sign in: aws sso login\n")
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "complaint", "fix"),
+    [
+        (0, "sts:GetCallerIdentity: SignatureDoesNotMatch: Signature expired", "set AWS_PROFILE"),
+        (-900, "this machine's clock is 15 min ahead: AWS refuses signatures", "sudo timedatectl set-ntp true"),
+    ],
+)
+def test_a_refused_signature_is_laid_to_the_clock_if_that_is_wrong(
+    world: World, behind_s: float, complaint: str, fix: str
+) -> None:
+    with suspicious_aws(behind_s) as endpoint_url:
+        done = world.run(variables={**world.variables(), "AWS_ENDPOINT_URL": endpoint_url})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"cannot look: {complaint}")
+    assert f"  fix: {fix}" in done.stderr
+
+
+@contextmanager
+def suspicious_aws(off_s: float) -> Iterator[str]:
+    """An AWS that takes no signature and whose clock is off by `off_s`."""
+    body = (
+        b"<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code>"
+        b"<Message>Signature expired</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+    )
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response_only(403)
+            self.send_header("Date", formatdate(time.time() + off_s, usegmt=True))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_not_told_where_to_look_it_says_what_is_missing(world: World, tmp_path: Path) -> None:
