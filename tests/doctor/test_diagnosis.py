@@ -400,7 +400,11 @@ ALL_RIGHT: dict[str, dict[str, Any]] = {
         "rules": (SCHEDULE, replace(STOP_EVENT, pattern='{"source": ["aws.ec2"], "detail": {"state": ["stopped"]}}'))
     },
     "a hold that is over": {"hold": InstanceHold(NOW - 1, "no worker")},
-    "asleep": {"instance": {"state": "stopped", "launched_at": NOW - 9 * HOUR}, "worker": {"beat_at": NOW - 8 * HOUR}},
+    "asleep": {
+        "instance": {"state": "stopped", "launched_at": NOW - 9 * HOUR},
+        "worker": {"beat_at": NOW - 8 * HOUR, "last_claim_at": NOW - 8 * HOUR},
+        "tasks": Tasks(None, NOW - 8 * HOUR),
+    },
     "booting": {"instance": {"launched_at": NOW - 2 * MINUTE}, "worker": {"beat_at": NOW - HOUR}},
     "the Unified API is starting": {
         "instance": {"launched_at": NOW - 4 * MINUTE},
@@ -495,6 +499,19 @@ def test_nothing_at_all_is_reported_without_an_error(nothing: Seen[Any]) -> None
     for finding in diagnose(seen, DEPLOYMENT):
         assert finding.text
     assert {f.mark for f in diagnose(seen, DEPLOYMENT)} > {Mark.OK}
+
+
+def test_only_a_running_instance_costs_and_ages() -> None:
+    asleep = findings(facts(**ALL_RIGHT["asleep"]))
+    assert "instance cost" not in asleep
+    assert asleep["instance"].text == f"{INSTANCE_ID} is stopped"
+    assert findings(FACTS)["instance"].text == f"{INSTANCE_ID} is running for 20 min"
+
+
+def test_whether_it_runs_for_nothing_is_not_guessed() -> None:
+    """Its worker may have claimed an old task a minute ago."""
+    unknown = facts(instance=LONG_UP, worker=Unseen("denied", "allow it"), tasks=Tasks(None, NOW - HOUR))
+    assert "instance cost" not in findings(unknown)
 
 
 def test_a_worker_that_wrote_nothing_useful_has_not_reported() -> None:
