@@ -1,6 +1,8 @@
 # What stops the GPU: an alarm, a schedule and an event, which all call one Lambda. It ignores who called and looks.
 
 resource "aws_lambda_function" "shutdown" {
+  # checkov:skip=CKV_AWS_116:An event it could not handle is worth nothing a minute later; the schedule looks again, and an alarm tells of errors
+
   function_name    = local.names.shutdown
   description      = "Stops the GPU instance when it is idle, stuck or broken (rules A, B, C)"
   role             = aws_iam_role.shutdown.arn
@@ -15,15 +17,17 @@ resource "aws_lambda_function" "shutdown" {
 
   environment {
     variables = {
-      GPU_INSTANCE_ID = local.gpu_instance_id
-      DYNAMODB_TABLE  = aws_dynamodb_table.tasks.name
-      SQS_QUEUE_URL   = aws_sqs_queue.tasks.url
-      IDLE_S          = tostring(var.idle_s)
-      WORKER_GRACE_S  = tostring(var.worker_grace_s)
-      HOLD_S          = tostring(var.hold_s)
-      HOLD_MAX_S      = tostring(var.hold_max_s)
-      ALERT_TOPIC_ARN = aws_sns_topic.alerts.arn
-      LOG_LEVEL       = var.log_level
+      GPU_INSTANCE_ID   = local.gpu_instance_id
+      DYNAMODB_TABLE    = aws_dynamodb_table.tasks.name
+      SQS_QUEUE_URL     = aws_sqs_queue.tasks.url
+      IDLE_S            = tostring(var.idle_s)
+      WORKER_GRACE_S    = tostring(var.worker_grace_s)
+      HOLD_S            = tostring(var.hold_s)
+      HOLD_MAX_S        = tostring(var.hold_max_s)
+      ALERT_TOPIC_ARN   = aws_sns_topic.alerts.arn
+      LOG_LEVEL         = var.log_level
+      METRICS           = local.shutdown_metrics
+      METRICS_NAMESPACE = local.metrics_namespace
     }
   }
 

@@ -21,6 +21,10 @@ run "by_default_fargate_in_public_behind_https_for_an_existing_gpu" {
     error_message = "only the load balancer reaches the orchestrator"
   }
   assert {
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.balancer : rule.from_port]) == toset([80, 443]) && alltrue([for rule in aws_vpc_security_group_ingress_rule.balancer : rule.from_port == rule.to_port && rule.ip_protocol == "tcp"])
+    error_message = "and only 80 and 443 the load balancer"
+  }
+  assert {
     condition     = aws_lb_listener.https[0].certificate_arn == var.certificate_arn && aws_lb_listener.http[0].default_action[0].redirect[0].protocol == "HTTPS"
     error_message = "HTTPS only"
   }
@@ -152,6 +156,41 @@ run "a_new_gpu_with_no_port_open" {
   assert {
     condition     = output.gpu_instance_id == aws_instance.gpu[0].id && aws_lambda_function.shutdown.environment[0].variables["GPU_INSTANCE_ID"] == aws_instance.gpu[0].id
     error_message = "everybody means that one"
+  }
+}
+
+run "a_new_gpu_and_a_private_orchestrator" {
+  variables {
+    gpu_mode        = "new"
+    gpu_instance_id = null
+    gpu_ami_id      = "ami-0123456789abcdef0"
+    network_mode    = "private"
+  }
+  assert {
+    condition     = aws_instance.gpu[0].subnet_id == aws_subnet.public[0].id && aws_subnet.public[0].map_public_ip_on_launch
+    error_message = "the GPU fetches pictures from anywhere, so it keeps its way out"
+  }
+  assert {
+    condition     = !aws_ecs_service.orchestrator[0].network_configuration[0].assign_public_ip
+    error_message = "and the orchestrator has none"
+  }
+}
+
+run "a_new_gpu_and_an_orchestrator_instance" {
+  variables {
+    gpu_mode          = "new"
+    gpu_instance_id   = null
+    gpu_ami_id        = "ami-0123456789abcdef0"
+    orchestrator_mode = "instance"
+    certificate_arn   = null
+  }
+  assert {
+    condition     = aws_instance.gpu[0].tags["Purpose"] == "GPU-ComfyUI" && !contains(keys(aws_instance.orchestrator[0].tags), "Purpose")
+    error_message = "only one of the two instances is ever started and stopped"
+  }
+  assert {
+    condition     = strcontains(aws_instance.orchestrator[0].user_data, "GPU_INSTANCE_ID=${aws_instance.gpu[0].id}\n")
+    error_message = "and the other one knows which"
   }
 }
 

@@ -55,12 +55,12 @@ class Terraform:
             check=False,
         )
 
-    def evaluate(self, expression: str) -> object:
-        """What `terraform console` makes of an expression of functions and literals only."""
+    def evaluate(self, expression: str, *, here: bool = False, environment: Mapping[str, str] | None = None) -> object:
+        """What `terraform console` makes of an expression of functions and literals, or `here` of what was applied."""
         done = subprocess.run(
             [self.program, "console"],
-            cwd=self.directory.parent,
-            env=clean_environment(),
+            cwd=self.directory if here else self.directory.parent,
+            env={**clean_environment(), **(environment or {})},
             input=f"jsonencode({expression})\n",
             capture_output=True,
             text=True,

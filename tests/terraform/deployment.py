@@ -97,25 +97,6 @@ class Deployment:
             background.start(evaluator.run(), name="evaluator")
             yield evaluator, events
 
-    async def submit(self, prompt: str = "from above") -> str:
-        """The id of an accepted job; a busy machine may be too slow for the promised second, and says so."""
-
-        async def accepted() -> str | None:
-            body = {"image_url": f"s3://{BUCKET_NAME}/{PICTURE}", "prompt": prompt, "steps": 1}
-            async with self.http.post(CAMERA, json=body) as answer:
-                assert answer.status in (202, 503), await answer.text()
-                return str((await answer.json())["job_id"]) if answer.status == 202 else None
-
-        return await eventually(accepted)
-
-    async def finished(self, job_id: str) -> dict[str, Any]:
-        async def finished() -> dict[str, Any] | None:
-            async with self.http.get(f"/api/v1/jobs/{job_id}") as answer:
-                job: dict[str, Any] = await answer.json()
-            return job if job.get("status") in ("completed", "failed") else None
-
-        return await eventually(finished)
-
     def start_by_hand(self) -> None:
         self.world.client("ec2").start_instances(InstanceIds=[self.instance_id])
 
@@ -133,9 +114,7 @@ class Deployment:
 @asynccontextmanager
 async def deployed(world: World, outputs: Mapping[str, Any], folder: Path) -> AsyncIterator[Deployment]:
     """The orchestrator serving, the Lambda warm, and adapter and Unified API on the GPU instance whenever it runs."""
-    s3 = world.client("s3")
-    s3.create_bucket(Bucket=BUCKET_NAME)
-    s3.upload_file(str(SAMPLES / PICTURE), BUCKET_NAME, PICTURE)
+    put_picture(world)
     async with AsyncExitStack() as exits:
         port = exits.enter_context(ReservedPort())
         upstream_port = exits.enter_context(ReservedPort())
@@ -179,31 +158,64 @@ def orchestrator_environment(world: World) -> dict[str, str]:
     return {**environment, "HOST": "127.0.0.1", "WAKER_INTERVAL_S": "1", "JANITOR_INTERVAL_S": "1"}
 
 
-def environment_of(text: str) -> dict[str, str]:
-    """An environment file's variables."""
-    return dict(line.split("=", 1) for line in text.splitlines())
+async def submit(http: aiohttp.ClientSession, prompt: str = "from above") -> str:
+    """The id of an accepted job; a busy machine may be too slow for the promised second, and says so."""
+    body = {"image_url": f"s3://{BUCKET_NAME}/{PICTURE}", "prompt": prompt, "steps": 1}
+
+    async def accepted() -> str | None:
+        async with http.post(CAMERA, json=body) as answer:
+            assert answer.status in (202, 503), await answer.text()
+            return str((await answer.json())["job_id"]) if answer.status == 202 else None
+
+    return await eventually(accepted)
 
 
-def _units(world: World, outputs: Mapping[str, Any], upstream_port: int, folder: Path) -> list[UnitFile]:
-    upstream = {
-        "PORT": str(upstream_port),
+async def finished(http: aiohttp.ClientSession, job_id: str) -> dict[str, Any]:
+    """The job, once it is completed or failed."""
+
+    async def ended() -> dict[str, Any] | None:
+        async with http.get(f"/api/v1/jobs/{job_id}") as answer:
+            job: dict[str, Any] = await answer.json()
+        return job if job.get("status") in ("completed", "failed") else None
+
+    return await eventually(ended)
+
+
+def upstream_environment(port: int, folder: Path) -> dict[str, str]:
+    """For the stand-in Unified API."""
+    return {
+        "PORT": str(port),
         "RESULT_BUCKET": BUCKET_NAME,
         "STEP_S": "0.1",
         "HANG_ON": "hang",
         "RUN_LOG": str(folder / "runs.jsonl"),
     }
-    adapter = {
-        **environment_of(outputs["adapter_environment"]),
+
+
+def adapter_environment(outputs: Mapping[str, Any], upstream_port: int) -> dict[str, str]:
+    """That of the environment file in Terraform's outputs."""
+    return {
+        **dict(line.split("=", 1) for line in outputs["adapter_environment"].splitlines()),
         "COMFYUI_API_URL": f"http://127.0.0.1:{upstream_port}",
         "RECEIVE_WAIT_S": "1",
         "HEALTH_INTERVAL_S": "0.5",
         "DRAIN_S": "1",
     }
+
+
+def put_picture(world: World) -> None:
+    """The bucket with one picture, where jobs fetch it."""
+    s3 = world.client("s3")
+    s3.create_bucket(Bucket=BUCKET_NAME)
+    s3.upload_file(str(SAMPLES / PICTURE), BUCKET_NAME, PICTURE)
+
+
+def _units(world: World, outputs: Mapping[str, Any], upstream_port: int, folder: Path) -> list[UnitFile]:
     return [
         UnitFile(name, module_command(module), env=surroundings(world.endpoint_url, env), stop_limit_s=5.0)
         for name, module, env in (
-            ("upstream", "services.devstack.upstream", upstream),
-            ("adapter", "services.adapter", adapter),
+            ("upstream", "services.devstack.upstream", upstream_environment(upstream_port, folder)),
+            ("adapter", "services.adapter", adapter_environment(outputs, upstream_port)),
         )
     ]
 

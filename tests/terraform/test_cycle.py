@@ -19,7 +19,7 @@ from services.devstack.evaluator import Evaluator
 from services.devstack.power import State
 from tests.system.client import eventually
 from tests.terraform.cli import Terraform
-from tests.terraform.deployment import SCALE, Deployment, Events, deployed
+from tests.terraform.deployment import SCALE, Deployment, Events, deployed, finished, submit
 from tests.terraform.world import World, emulated_aws, given_world
 
 IDLE_S = 1800 / SCALE
@@ -95,11 +95,12 @@ async def assert_the_alarm_alone_stops_an_idle_gpu(deployment: Deployment) -> No
 
 async def assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment: Deployment) -> None:
     """From the POST that wakes it on: each message is taken at once, and the alarm knows of it all the same."""
+    http = deployment.http
     async with deployment.evaluated() as (evaluator, events):
-        assert (await deployment.finished(await deployment.submit()))["status"] == "completed"
+        assert (await finished(http, await submit(http)))["status"] == "completed"
         ends_at = time.monotonic() + 2 * IDLE_S
         while time.monotonic() < ends_at:
-            assert (await deployment.finished(await deployment.submit()))["status"] == "completed"
+            assert (await finished(http, await submit(http)))["status"] == "completed"
         assert evaluator.alarm.state is AlarmState.OK
         assert (events.called_by("alarm"), events.stops()) == ([], [])
         await deployment.reaches(State.STOPPED)
@@ -122,10 +123,10 @@ async def assert_the_schedule_stops_what_the_alarm_will_not_call_for_again(deplo
 async def assert_a_stuck_job_does_not_keep_the_gpu_on(deployment: Deployment) -> None:
     """Rule B: the message stays in flight for ever, so that the queue looks empty."""
     async with deployment.evaluated() as (_evaluator, events):
-        job_id = await deployment.submit("hang")
+        job_id = await submit(deployment.http, "hang")
         await deployment.reaches(State.RUNNING)
         await deployment.reaches(State.STOPPED)
-        assert (await deployment.finished(job_id))["status"] == "failed"
+        assert (await finished(deployment.http, job_id))["status"] == "failed"
         assert [rule for _, rule in events.stops()] == ["B"]
     key = {"task_id": {"S": job_id}}
     record = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)["Item"]

@@ -40,6 +40,10 @@ class World:
         shown = self.run("output", "-json")
         return {name: output["value"] for name, output in json.loads(shown.stdout).items()}
 
+    def local(self, name: str) -> Any:
+        """A local value, with what was applied in it."""
+        return self.terraform.evaluate(f"local.{name}", here=True, environment=self._environment())
+
     def _environment(self) -> dict[str, str]:
         return {name: value for name, value in surroundings(self.endpoint_url).items() if not name.startswith("TF_")}
 
