@@ -12,6 +12,8 @@ locals {
     HEARTBEAT_S          = tostring(var.heartbeat_s)
     JOB_DEADLINE_S       = tostring(var.job_deadline_s)
     LOG_LEVEL            = var.log_level
+    METRICS              = local.adapter_metrics
+    METRICS_NAMESPACE    = local.metrics_namespace
   }
 
   # An existing instance may have a role already, and can have only one.

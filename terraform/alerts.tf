@@ -174,3 +174,40 @@ resource "aws_cloudwatch_metric_alarm" "no_healthy_task" {
   alarm_actions       = [aws_sns_topic.alerts.arn]
   ok_actions          = [aws_sns_topic.alerts.arn]
 }
+
+# A job fails at its last attempt, or for a reason that no other attempt would cure: a few are clients' mistakes. SUM skips a
+# metric without data, so neither term is needed for the other. Two metrics, $0.20 a month.
+resource "aws_cloudwatch_metric_alarm" "failures" {
+  count = var.metrics ? 1 : 0
+
+  alarm_name          = "${local.names.system}-jobs-failing"
+  alarm_description   = "Of the jobs that ended within 15 minutes, ${var.alert_failure_percent} % or more have failed. The dashboard shows their causes, the adapter's journal the jobs."
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  threshold           = var.alert_failure_percent
+  evaluation_periods  = 1
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+
+  metric_query {
+    id          = "ratio"
+    label       = "Failed jobs, percent"
+    expression  = "IF(SUM([failed, completed]) >= 4, 100 * failed / SUM([failed, completed]), 0)"
+    return_data = true
+  }
+
+  dynamic "metric_query" {
+    for_each = { failed = "JobsFailed", completed = "JobsCompleted" }
+
+    content {
+      id = metric_query.key
+
+      metric {
+        namespace   = local.metrics_namespace
+        metric_name = metric_query.value
+        period      = 900
+        stat        = "Sum"
+      }
+    }
+  }
+}

@@ -13,7 +13,7 @@ locals {
     aws_cloudwatch_metric_alarm.dead_letters,
     aws_cloudwatch_metric_alarm.oldest_message,
     aws_cloudwatch_metric_alarm.gpu_running,
-  ]) + 3 * length(aws_lb.main)
+  ]) + 3 * length(aws_lb.main) + 2 * length(aws_cloudwatch_metric_alarm.failures)
 
   fixed_costs_usd = {
     alarms                = local.alarm_metrics * 0.1
@@ -29,6 +29,12 @@ locals {
 output "fixed_costs_usd" {
   description = "What stands every month even if nobody sends a task, in US dollars (us-east-1); an existing GPU's volume comes on top."
   value       = merge({ for part, cost in local.fixed_costs_usd : part => format("%.2f", cost) if cost > 0 }, { total = format("%.2f", sum(values(local.fixed_costs_usd))) })
+}
+
+# Not a fixed cost: metrics are paid by the hour in which they are published, and without jobs none is.
+output "metrics_usd_at_most" {
+  description = "What the metrics would cost a month if each were published in every hour, in US dollars; in hours without jobs they cost nothing. The first ten of an account are free."
+  value       = format("%.2f", 0.3 * ((var.metrics ? local.service_metric_count : 0) + length(local.gpu_measured) * local.gpu_agents))
 }
 
 output "gpu_hour_usd" {

@@ -1,5 +1,4 @@
 # One page of everything. The first three dashboards of an account are free, then $3 a month.
-# NVIDIA's numbers come from the CloudWatch agent on the GPU instance, if it has been set up with nvidia_gpu there.
 resource "aws_cloudwatch_dashboard" "main" {
   dashboard_name = local.names.system
 
@@ -54,14 +53,6 @@ locals {
       ]
     },
     {
-      title = "GPU utilisation and memory, percent"
-      stat  = "Average"
-      metrics = [
-        [{ expression = "SEARCH('{CWAgent,InstanceId,name,index,arch} MetricName=\"nvidia_smi_utilization_gpu\" InstanceId=\"${local.gpu_instance_id}\"', 'Average')", label = "GPU" }],
-        [{ expression = "SEARCH('{CWAgent,InstanceId,name,index,arch} MetricName=\"nvidia_smi_utilization_memory\" InstanceId=\"${local.gpu_instance_id}\"', 'Average')", label = "memory" }],
-      ]
-    },
-    {
       title = "Shutdown Lambda"
       metrics = [
         ["AWS/Lambda", "Invocations", "FunctionName", aws_lambda_function.shutdown.function_name, { label = "looks" }],
@@ -69,6 +60,8 @@ locals {
       ]
     },
     ],
+    [for widget in local.service_widgets : widget if var.metrics],
+    [for widget in local.gpu_widgets : widget if local.gpu_agents > 0],
     [
       for balancer in aws_lb.main : {
         title = "Answers of the API"
@@ -86,4 +79,69 @@ locals {
       }
     ],
   )
+}
+
+locals {
+  service_widgets = [
+    {
+      title = "Jobs by outcome"
+      metrics = [
+        [local.metrics_namespace, "JobsAccepted", { label = "accepted" }],
+        [local.metrics_namespace, "JobsCompleted", { label = "completed" }],
+        [local.metrics_namespace, "JobsFailed", { label = "failed" }],
+      ]
+    },
+    {
+      title   = "Failed jobs by cause"
+      metrics = [[{ expression = "SEARCH('{\"${local.metrics_namespace}\",Cause} MetricName=\"JobsFailed\"', 'Sum')", id = "causes", label = "" }]]
+    },
+    {
+      title = "Latency to result, seconds"
+      metrics = [
+        [local.metrics_namespace, "ResultTime", { stat = "p50", label = "p50" }],
+        [local.metrics_namespace, "ResultTime", { stat = "p99", label = "p99" }],
+      ]
+    },
+    {
+      title = "Where the time goes, seconds (p50)"
+      stat  = "p50"
+      metrics = [
+        [local.metrics_namespace, "WaitTime", { label = "waiting for the first attempt" }],
+        [local.metrics_namespace, "RunTime", { label = "running" }],
+      ]
+    },
+    {
+      title = "Time to 202, milliseconds"
+      metrics = [
+        [local.metrics_namespace, "TimeTo202", { stat = "p50", label = "p50" }],
+        [local.metrics_namespace, "TimeTo202", { stat = "p99", label = "p99" }],
+      ]
+    },
+    {
+      title = "Waking the GPU, seconds"
+      stat  = "Maximum"
+      metrics = [
+        [local.metrics_namespace, "WakeTime", { label = "from the order to a running instance" }],
+        [local.metrics_namespace, "BootTime", { label = "from the adapter's start to a healthy API" }],
+      ]
+    },
+    {
+      title = "GPU instance: running while there is demand, and stops by rule"
+      metrics = [
+        [local.metrics_namespace, "GpuState", { stat = "Maximum", label = "running" }],
+        [{ expression = "SEARCH('{\"${local.metrics_namespace}\",Rule} MetricName=\"GpuStopped\"', 'Sum')", id = "stops", label = "stopped by rule" }],
+      ]
+    },
+  ]
+
+  gpu_widgets = [
+    {
+      title = "GPU utilisation, percent, and memory in use, MiB (right)"
+      stat  = "Average"
+      metrics = [
+        [local.gpu_namespace, "nvidia_smi_${local.gpu_measured.utilization}", "InstanceId", local.gpu_instance_id, { label = "utilisation" }],
+        [local.gpu_namespace, "nvidia_smi_${local.gpu_measured.memory}", "InstanceId", local.gpu_instance_id, { label = "memory", yAxis = "right" }],
+      ]
+    },
+  ]
 }

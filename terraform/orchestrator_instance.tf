@@ -58,7 +58,7 @@ resource "aws_instance" "orchestrator" {
     ignore_changes = [ami] # not replaced whenever Canonical publishes; with the next release it is
   }
 
-  depends_on = [aws_s3_object.release, aws_iam_role_policy.orchestrator, aws_iam_role_policy.orchestrator_boot]
+  depends_on = [aws_s3_object.release, aws_iam_role_policy.orchestrator, aws_iam_role_policy.orchestrator_boot, aws_iam_role_policy.orchestrator_metrics]
 }
 
 # The address stays when the instance is replaced.

@@ -553,6 +553,18 @@ variable "log_retention_days" {
   }
 }
 
+variable "metrics" {
+  description = "Whether the services publish metrics of their own: jobs by outcome, times, the GPU's state. $0.30 a month for each that is published in every hour; output metrics_usd_at_most sums them up."
+  type        = bool
+  default     = true
+}
+
+variable "gpu_metrics" {
+  description = "Whether the CloudWatch agent is installed beside the adapter and publishes the GPU's utilisation and memory; needs metrics and release_bundle. $0.60 a month if the GPU ran all the time."
+  type        = bool
+  default     = true
+}
+
 variable "alert_emails" {
   description = "Addresses that get alerts; each must confirm a mail from AWS once."
   type        = list(string)
@@ -572,6 +584,17 @@ variable "alert_message_age_s" {
   validation {
     condition     = var.alert_message_age_s >= 600
     error_message = "alert_message_age_s must be at least 600 seconds, or every boot is an alert."
+  }
+}
+
+variable "alert_failure_percent" {
+  description = "Alert when so many of the jobs that ended within 15 minutes have failed, if at least 4 ended; needs metrics. Percent, 1 to 100."
+  type        = number
+  default     = 25
+
+  validation {
+    condition     = var.alert_failure_percent >= 1 && var.alert_failure_percent <= 100
+    error_message = "alert_failure_percent must be from 1 to 100."
   }
 }
 

@@ -23,7 +23,7 @@ run "every_alarm_reaches_the_topic" {
         aws_cloudwatch_metric_alarm.dead_letters,
         aws_cloudwatch_metric_alarm.oldest_message,
         aws_cloudwatch_metric_alarm.gpu_running,
-      ], aws_cloudwatch_metric_alarm.server_errors, aws_cloudwatch_metric_alarm.no_healthy_task) :
+      ], aws_cloudwatch_metric_alarm.server_errors, aws_cloudwatch_metric_alarm.no_healthy_task, aws_cloudwatch_metric_alarm.failures) :
       alarm.alarm_actions == toset([aws_sns_topic.alerts.arn])
     ])
     error_message = "alarms"
@@ -37,7 +37,7 @@ run "every_alarm_reaches_the_topic" {
     error_message = "budget"
   }
   assert {
-    condition     = length(jsondecode(aws_cloudwatch_dashboard.main.dashboard_body).widgets) == 8
+    condition     = length(jsondecode(aws_cloudwatch_dashboard.main.dashboard_body).widgets) == 14
     error_message = "dashboard"
   }
 }
@@ -53,10 +53,10 @@ run "silence_of_what_should_speak_is_an_alarm" {
 run "fixed_costs_are_told_for_fargate" {
   assert {
     condition = output.fixed_costs_usd == {
-      alarms               = "1.10"
+      alarms               = "1.30"
       load_balancer        = "23.73"
       orchestrator_fargate = "10.86"
-      total                = "35.69"
+      total                = "35.89"
     }
     error_message = "public fargate, existing GPU, DNS elsewhere"
   }
@@ -73,7 +73,7 @@ run "fixed_costs_are_told_for_the_cheapest" {
     release_bundle    = "tests/empty.tar.gz"
   }
   assert {
-    condition     = output.fixed_costs_usd == { alarms = "0.80", orchestrator_instance = "16.55", total = "17.35" }
+    condition     = output.fixed_costs_usd == { alarms = "1.00", orchestrator_instance = "16.55", total = "17.55" }
     error_message = "one small instance"
   }
 }

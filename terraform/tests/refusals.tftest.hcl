@@ -47,6 +47,7 @@ run "things_out_of_their_range_or_form" {
     log_retention_days         = 8
     alert_emails               = ["operator"]
     alert_gpu_hours            = 25
+    alert_failure_percent      = 0
     lambda_zip                 = "nowhere.zip"
     route53_zone_id            = "Z0123456789ABCDEFGHIJ" # and no name
   }
@@ -64,6 +65,7 @@ run "things_out_of_their_range_or_form" {
     var.log_retention_days,
     var.alert_emails,
     var.alert_gpu_hours,
+    var.alert_failure_percent,
     var.lambda_zip,
     var.route53_zone_id,
   ]
