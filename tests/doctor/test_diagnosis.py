@@ -514,5 +514,12 @@ def test_whether_it_runs_for_nothing_is_not_guessed() -> None:
     assert "instance cost" not in findings(unknown)
 
 
+@pytest.mark.parametrize(("until", "mark"), [(NOW + HOUR, Mark.OK), (NOW - 1, Mark.BROKEN)])
+def test_the_orchestrator_is_not_blamed_for_a_hold(until: float, mark: Mark) -> None:
+    waiting = {"oldest_unfinished_at": NOW - 11 * MINUTE}
+    held = facts(hold=InstanceHold(until, "no worker"), instance=STOPPED, tasks=waiting)
+    assert findings(held)["tasks"].mark is mark
+
+
 def test_a_worker_that_wrote_nothing_useful_has_not_reported() -> None:
     assert re.match("no beat since the launch", findings(facts(worker=Worker()))["adapter"].text)
