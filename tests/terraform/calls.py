@@ -10,6 +10,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 Call = tuple[str, str]
 
+_WRAPPERS = (("table", "Table"), ("queue", "Queue"), ("instance", "Instance"), ("cloudwatch", "CloudWatch"))
+
 # What the services call the things they hold. A new name for one of them must be added here, or its calls are not seen;
 # `unknown_holders` finds those.
 HOLDERS = {
@@ -23,12 +25,19 @@ HOLDERS = {
     "answers": "Queue",
     "dead_letters": "DeadLetters",
     "instance": "Instance",
+    "sink": "CloudWatch",
 }
 # In __main__ `_answers(dependency)` checks table and queue.
 CHECKED = {"dependency": ("Table", "Queue")}
 # Dictionaries, headers and the like, which have methods of the same names.
 INNOCENT = {"attributes", "headers", "kind", "members", "message", "part", "session", ""}
-RESOURCES = {"Table": "table", "Queue": "queue", "DeadLetters": "dead_letters", "Instance": "instance"}
+RESOURCES = {
+    "Table": "table",
+    "Queue": "queue",
+    "DeadLetters": "dead_letters",
+    "Instance": "instance",
+    "CloudWatch": "metrics",
+}
 CLIENTS = {"ec2": "instance", "dynamodb": "table", "sqs": "queue", "sns": "alerts"}
 
 
@@ -77,7 +86,7 @@ def calls_of_lambda() -> set[Call]:
 def _wrapper_calls() -> dict[tuple[str, str], set[Call]]:
     """For each class and method of ours the calls it leads to."""
     found: dict[tuple[str, str], set[Call]] = {}
-    for module, kind in (("table", "Table"), ("queue", "Queue"), ("instance", "Instance")):
+    for module, kind in _WRAPPERS:
         for method, operations in _operations(REPOSITORY / "lib" / "asyncaws" / f"{module}.py", kind).items():
             found[kind, method] = {_placed(RESOURCES[kind], operation) for operation in operations}
             if kind == "Queue":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_the_install_script_is_a_script(terraform: Terraform, tmp_path: Path) ->
     assert isinstance(script, str)
     assert "\nA=1\nB=2\nENVIRONMENT\n" in script
     assert_parses(script, tmp_path)
+
+
+def test_the_script_for_the_gpu_agent_is_a_script_and_its_configuration_json(
+    terraform: Terraform, tmp_path: Path
+) -> None:
+    configuration = '{"metrics":{"append_dimensions":{"InstanceId":"$${aws:InstanceId}"}}}'
+    script = terraform.evaluate(
+        f'templatefile("{CONFIGURATION}/templates/configure_gpu_agent.sh.tftpl",'
+        f" {{ configuration = {json.dumps(configuration)} }})"
+    )
+    assert isinstance(script, str)
+    assert_parses(script, tmp_path)
+    # What the shell makes of it: the agent itself fills in the instance.
+    written = script.partition("<<'CONFIGURATION'\n")[2].partition("\nCONFIGURATION\n")[0]
+    assert json.loads(written)["metrics"]["append_dimensions"]["InstanceId"] == "${aws:InstanceId}"
 
 
 def assert_parses(script: str, folder: Path) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from lib.gputask.measures import JOBS_COMPLETED, JOBS_FAILED, MEASURES
 from lib.gputask.store import STATUS_INDEX, TABLE_KEY
 from services.adapter.settings import AdapterSettings
 from services.devstack import resources
 from services.devstack.alarm import AlarmDefinition
 from services.orchestrator.settings import OrchestratorSettings
+from services.shutdown.decision import Rule
+from services.shutdown.meter import Meter as ShutdownMeter
 from services.shutdown.settings import Settings as ShutdownSettings
 from tests.terraform.cli import CONFIGURATION
 from tests.terraform.hcl import block, default, keys, local
@@ -111,6 +114,42 @@ def test_names_are_those_of_the_design(sources: dict[str, str]) -> None:
     (tag,) = re.findall(r'gpu_tag = { key = "(\w+)", value = "([\w-]+)" }', sources["names.tf"])
     assert resources.INSTANCE_TAGS[tag[0]] == tag[1]
     assert default(sources, "gpu_instance_type") == resources.INSTANCE_TYPE
+
+
+def test_metrics_go_where_they_are_looked_for(sources: dict[str, str]) -> None:
+    system = local(sources, "system")
+    assert system == orchestrator("metrics_namespace") + "${local.suffix}"
+    assert adapter("metrics_namespace") == orchestrator("metrics_namespace")
+    names = ("AWS_REGION", "GPU_INSTANCE_ID", "DYNAMODB_TABLE", "SQS_QUEUE_URL")
+    assert ShutdownSettings.from_env(dict.fromkeys(names, "x")).metrics_namespace == adapter("metrics_namespace")
+    assert local(sources, "metrics_namespace") == "local.names.system"
+
+
+def test_nothing_is_published_unless_terraform_asks_for_it() -> None:
+    assert (adapter("metrics"), orchestrator("metrics")) == ("off", "off")
+
+
+def test_alarm_and_dashboard_ask_for_metrics_that_are_published(sources: dict[str, str]) -> None:
+    published = {measure.name for measure in MEASURES} | {"GpuStopped"}
+    shown = set(re.findall(r'local\.metrics_namespace, "(\w+)"', sources["dashboard.tf"]))
+    shown |= set(re.findall(r'MetricName=\\"(\w+)\\"', sources["dashboard.tf"]))
+    assert shown == published - {"JobsClaimed"}  # a metric that explains others, when they need it
+    watched = block(sources, 'resource "aws_cloudwatch_metric_alarm" "failures"')
+    assert f'failed = "{JOBS_FAILED.name}", completed = "{JOBS_COMPLETED.name}"' in watched
+
+
+def test_the_lambda_counts_under_the_names_of_the_others() -> None:
+    lines: list[str] = []
+    ShutdownMeter(namespace="n", write=lines.append).failed("rule_b")
+    assert f'"Name":"{JOBS_FAILED.name}","Unit":"{JOBS_FAILED.unit}"' in lines[0]
+    by_cause = JOBS_FAILED.by(Cause="rule_b")
+    assert by_cause in MEASURES
+    assert f'"{by_cause.dimensions[0][0]}":"{by_cause.dimensions[0][1]}"' in lines[0]
+
+
+def test_every_metric_is_paid_for(sources: dict[str, str]) -> None:
+    services, _, stops = local(sources, "service_metric_count").partition(" + ")
+    assert (int(services), int(stops)) == (len(MEASURES), len(Rule))
 
 
 def test_every_variable_that_is_set_is_one_that_is_read(sources: dict[str, str]) -> None:

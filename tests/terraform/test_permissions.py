@@ -14,16 +14,17 @@ PLACES = {
     "aws_sqs_queue.dead_letters.arn": "dead_letters",
     "aws_sns_topic.alerts.arn": "alerts",
     "local.gpu_instance_arn": "instance",
-    "*": "instance",
     "${aws_cloudwatch_log_group.shutdown.arn}:*": "logs",
 }
+# Where AWS knows no resource for an action.
+EVERYWHERE = {"ec2": "instance", "cloudwatch": "metrics"}
 # The runtime's own: no code of ours calls them.
 LAMBDA_LOGS = {("logs", "CreateLogStream"), ("logs", "PutLogEvents")}
 
 
 def allowed(sources: dict[str, str], document: str) -> set[Call]:
     return {
-        (PLACES[resource], action.partition(":")[2])
+        (PLACES.get(resource) or EVERYWHERE[action.partition(":")[0]], action.partition(":")[2])
         for statement in statements(sources, document)
         for action in strings(statement, "actions")
         for resource in strings(statement, "resources")
@@ -36,6 +37,23 @@ def test_the_orchestrator_may_do_what_it_does(sources: dict[str, str]) -> None:
 
 def test_the_adapter_may_do_what_it_does(sources: dict[str, str]) -> None:
     assert allowed(sources, "adapter") == calls_of_service("adapter", "lib/asyncaws/consumer.py")
+
+
+@pytest.mark.parametrize("service", ["orchestrator", "adapter"])
+def test_who_publishes_metrics_by_call_may_do_that_besides(sources: dict[str, str], service: str) -> None:
+    """The orchestrator on Fargate writes lines instead, and gets no such policy; `metrics.tftest.hcl` sees to that."""
+    besides = calls_of_service(service, "lib/asyncaws/reporter.py") - calls_of_service(service)
+    assert allowed(sources, "publish_metrics") == besides == {("metrics", "PutMetricData")}
+
+
+@pytest.mark.parametrize(
+    ("document", "namespace"), [("publish_metrics", "local.metrics_namespace"), ("gpu_agent", "local.gpu_namespace")]
+)
+def test_metrics_are_published_into_one_namespace_only(sources: dict[str, str], document: str, namespace: str) -> None:
+    (statement,) = statements(sources, document)
+    assert strings(statement, "actions") == ["cloudwatch:PutMetricData"]
+    assert 'variable = "cloudwatch:namespace"' in statement
+    assert strings(statement, "values") == [namespace]
 
 
 @pytest.mark.parametrize("service", ["orchestrator", "adapter"])
@@ -58,9 +76,13 @@ def test_only_the_one_tagged_instance_is_started_and_stopped(sources: dict[str, 
     assert strings(statement, "values") == ["local.gpu_tag.value"]
 
 
-@pytest.mark.parametrize("document", ["orchestrator", "adapter", "shutdown", "execution", "fetch_release"])
+@pytest.mark.parametrize(
+    "document",
+    ["orchestrator", "adapter", "shutdown", "execution", "fetch_release", "publish_metrics", "gpu_agent"],
+)
 def test_nothing_is_allowed_by_wildcard(sources: dict[str, str], document: str) -> None:
-    everywhere = {"ec2:DescribeInstances", "ecr:GetAuthorizationToken"}  # AWS knows no resource for them
+    # AWS knows no resource for them.
+    everywhere = {"ec2:DescribeInstances", "ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
     for statement in statements(sources, document):
         actions = strings(statement, "actions")
         assert not any("*" in action for action in actions)
