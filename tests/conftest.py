@@ -11,6 +11,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from lib.asyncaws.session import BACKGROUND, AwsSession
+from lib.gputask.schema import definition
+from tests.ministack import ministack
 
 REGION = "us-east-1"
 
@@ -28,9 +30,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = ordered
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked so runs on several emulators: a test that passes on one may have learnt that one's mistakes."""
+    emulators = metafunc.definition.get_closest_marker("emulators")
+    if emulators is not None and "aws_endpoint" in metafunc.fixturenames:
+        metafunc.parametrize("aws_endpoint", emulators.args, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def aws_endpoint() -> Iterator[str]:
+def aws_endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an emulated AWS."""
+    if getattr(request, "param", "moto") == "ministack":
+        with ministack(tmp_path_factory.mktemp("ministack")) as address:
+            yield address
+        return
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -63,26 +76,7 @@ async def task_table(aws: AwsSession) -> str:
     """The name of a new, empty task table."""
     client = await aws.dynamodb(BACKGROUND)
     name = f"tasks-{next(_numbers)}"
-    await client.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            {"AttributeName": "task_id", "AttributeType": "S"},
-            {"AttributeName": "status", "AttributeType": "S"},
-            {"AttributeName": "created_at", "AttributeType": "N"},
-        ],
-        KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "status-created_at-index",
-                "KeySchema": [
-                    {"AttributeName": "status", "KeyType": "HASH"},
-                    {"AttributeName": "created_at", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": _PROJECTED},
-            }
-        ],
-    )
+    await client.create_table(TableName=name, **definition())
     return name
 
 
@@ -92,19 +86,3 @@ async def task_queue(aws: AwsSession) -> str:
     client = await aws.sqs(BACKGROUND)
     answer = await client.create_queue(QueueName=f"tasks-{next(_numbers)}", Attributes={"VisibilityTimeout": "300"})
     return answer["QueueUrl"]
-
-
-_PROJECTED = [
-    "updated_at",
-    "job_type",
-    "client_id",
-    "queued_at",
-    "sends",
-    "claimed_at",
-    "lease_until",
-    "worker",
-    "attempt",
-    "comfy_job_id",
-    "finished_at",
-    "error_code",
-]

@@ -15,6 +15,8 @@ from lib.daemon.waiting import wait_for
 from tests.asyncaws.unreliable import DENIED, THROTTLED, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
 
+pytestmark = pytest.mark.emulators("moto", "ministack")
+
 WAIT_S = 20
 
 

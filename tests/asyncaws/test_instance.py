@@ -13,6 +13,8 @@ from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
 from tests.asyncaws.unreliable import Refusal, unreliable_aws
 from tests.conftest import REGION
 
+pytestmark = pytest.mark.emulators("moto", "ministack")
+
 ONCE = CallPolicy(total_s=60.0, read_timeout_s=30.0)
 IDENTITY = "i-0f0f6fd680921de5f"
 

@@ -12,6 +12,8 @@ from lib.asyncaws.table import Table
 from tests.asyncaws.unreliable import THROTTLED, Abridged, Fate, unreliable_aws
 from tests.conftest import REGION
 
+pytestmark = pytest.mark.emulators("moto", "ministack")
+
 INDEX = "status-created_at-index"
 
 

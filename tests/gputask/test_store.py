@@ -16,6 +16,8 @@ from tests.asyncaws.unreliable import DENIED, Fate, Refusal, UnreliableAws, unre
 from tests.conftest import REGION
 from tests.gputask.records import NOW, record_of
 
+pytestmark = pytest.mark.emulators("moto", "ministack")
+
 LEASE_S = 300.0
 TWICE = CallPolicy(total_s=60.0, read_timeout_s=30.0, attempts=2)
 

@@ -35,6 +35,7 @@ def world(terraform: Terraform, tmp_path: Path) -> Iterator[World]:
 @pytest.mark.timeout(600)
 def test_what_is_applied_works_stays_and_goes_without_a_trace(world: World, tmp_path: Path) -> None:
     before = inventory(world)
+    assert_mistakes_are_refused_with_a_sentence(world)
     outputs = world.apply()
     assert_the_next_plan_is_empty(world)
 
@@ -45,6 +46,31 @@ def test_what_is_applied_works_stays_and_goes_without_a_trace(world: World, tmp_
     destroyed = world.run("destroy", "-auto-approve", "-input=false")
     assert destroyed.returncode == 0, destroyed.stderr
     assert inventory(world) == before
+
+
+def assert_mistakes_are_refused_with_a_sentence(world: World) -> None:
+    said = refusal(
+        world,
+        heartbeat_s=150,
+        domain_name=None,
+        route53_zone_id=None,
+        api_key_hashes={"frontend": "correct horse battery staple"},
+    )
+    assert "heartbeat_s must be at least 5 and less than half of visibility_timeout_s" in said
+    assert "HTTPS needs a certificate: give certificate_arn, or domain_name and route53_zone_id" in said
+    assert "api_key_hashes must hold SHA-256 hashes (64 hexadecimal digits), never the keys themselves" in said
+    assert "correct horse" not in said
+    said = refusal(world, gpu_instance_id="i-0123456789abcdef0")
+    assert "There is no instance i-0123456789abcdef0 in us-east-1 in this account: is it in another region" in said
+
+
+def refusal(world: World, **variables: object) -> str:
+    """What a plan with these variables says, on one line; it must not be made."""
+    file = world.terraform.directory / "mistakes.json"
+    file.write_text(json.dumps(variables, indent=1))
+    planned = world.run("plan", "-input=false", f"-var-file={file}")
+    assert planned.returncode == 1
+    return " ".join(planned.stderr.split())
 
 
 async def prove_both_promises(world: World, outputs: Mapping[str, Any], folder: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib.gputask.measures import JOBS_COMPLETED, JOBS_FAILED, MEASURES
-from lib.gputask.store import STATUS_INDEX, TABLE_KEY
+from lib.gputask.schema import STATUS_INDEX, STATUS_INDEX_ATTRIBUTES, TABLE_KEY, TTL_ATTRIBUTE
 from services.adapter.settings import AdapterSettings
 from services.devstack import resources
 from services.devstack.alarm import AlarmDefinition
@@ -96,14 +95,8 @@ def test_the_table_is_the_one_that_the_code_expects(sources: dict[str, str]) -> 
     assert re.search(rf'hash_key += "{TABLE_KEY}"', body)
     assert local(sources, "index") == STATUS_INDEX
     (projected,) = re.findall(r"non_key_attributes = \[(.*?)\]", body, re.DOTALL)
-    assert re.findall(r'"(\w+)"', projected) == projected_in_the_devstack()
-    assert re.search(r'attribute_name = "expires_at"\n +enabled += true', body)
-
-
-def projected_in_the_devstack() -> list[str]:
-    text = Path(resources.__file__).read_text()
-    (listed,) = re.findall(r"^_INDEX_ATTRIBUTES = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    return re.findall(r'"(\w+)"', listed)
+    assert re.findall(r'"(\w+)"', projected) == list(STATUS_INDEX_ATTRIBUTES)
+    assert re.search(rf'attribute_name = "{TTL_ATTRIBUTE}"\n +enabled += true', body)
 
 
 def test_names_are_those_of_the_design(sources: dict[str, str]) -> None:
