@@ -19,7 +19,7 @@ from lib.asyncaws.session import REQUEST, AwsSession
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, TaskMessage
-from lib.gputask.store import TABLE_KEY
+from lib.gputask.schema import TABLE_KEY
 
 Step = Callable[[], Awaitable[None]]
 

@@ -13,9 +13,7 @@ from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
 from lib.gputask.record import LIVE, ErrorCode, TaskRecord
-
-TABLE_KEY = "task_id"
-STATUS_INDEX = "status-created_at-index"
+from lib.gputask.schema import STATUS_INDEX
 
 Clock = Callable[[], float]
 

@@ -24,7 +24,8 @@ from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
 from lib.daemon.supervision import run, supervise
 from lib.daemon.waiting import wait_for
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import Meter

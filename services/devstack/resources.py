@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import boto3
 from botocore.config import Config
 
+from lib.gputask.schema import TTL_ATTRIBUTE, definition
 from services.devstack.surroundings import ACCESS_KEY, REGION
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ INSTANCE_TYPE: Final = "g6e.2xlarge"
 INSTANCE_TAGS = {"Purpose": "GPU-ComfyUI", "Name": "gpu"}
 
 _FOURTEEN_DAYS_S = 14 * 86400
-_INDEX_ATTRIBUTES = [
-    "updated_at",
-    "job_type",
-    "client_id",
-    "queued_at",
-    "sends",
-    "claimed_at",
-    "lease_until",
-    "worker",
-    "attempt",
-    "comfy_job_id",
-    "finished_at",
-    "error_code",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +91,9 @@ def _create_queues(sqs: "SQSClient", visibility_s: int, max_receive_count: int) 
 
 
 def _create_table(dynamodb: "DynamoDBClient") -> None:
-    dynamodb.create_table(
-        TableName=TABLE_NAME,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            {"AttributeName": "task_id", "AttributeType": "S"},
-            {"AttributeName": "status", "AttributeType": "S"},
-            {"AttributeName": "created_at", "AttributeType": "N"},
-        ],
-        KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "status-created_at-index",
-                "KeySchema": [
-                    {"AttributeName": "status", "KeyType": "HASH"},
-                    {"AttributeName": "created_at", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": _INDEX_ATTRIBUTES},
-            }
-        ],
-    )
+    dynamodb.create_table(TableName=TABLE_NAME, **definition())
     dynamodb.update_time_to_live(
-        TableName=TABLE_NAME, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_at"}
+        TableName=TABLE_NAME, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lib.asyncaws.attributes import deserialize_item
 from lib.gputask.gpu import InstanceHold, instance_key, worker_key
 from lib.gputask.record import LIVE, Status
-from lib.gputask.store import STATUS_INDEX, TABLE_KEY
+from lib.gputask.schema import STATUS_INDEX, TABLE_KEY
 from services.doctor import sight
 from services.doctor.deployment import Deployment, QueueAddress
 from services.doctor.facts import (

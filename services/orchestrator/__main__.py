@@ -21,7 +21,8 @@ from lib.daemon.configuration import load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
 from lib.daemon.supervision import cut_off, run, supervise
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.janitor import Janitor

@@ -14,7 +14,7 @@ from lib.daemon.notification import Notifier
 from lib.gputask.gpu import UpstreamHealth
 from lib.gputask.kinds import QWEN_IMAGE_EDIT
 from lib.gputask.record import Status, TaskRecord
-from lib.gputask.store import TABLE_KEY
+from lib.gputask.schema import TABLE_KEY
 from services.adapter.gate import UpstreamGate
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker

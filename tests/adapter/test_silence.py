@@ -12,7 +12,7 @@ from lib.asyncaws.session import AwsSession
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
 from lib.gputask.gpu import UpstreamHealth
-from lib.gputask.store import TABLE_KEY
+from lib.gputask.schema import TABLE_KEY
 from services.adapter.gate import UpstreamGate
 from services.adapter.silence import Silence
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient

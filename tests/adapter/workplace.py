@@ -18,7 +18,8 @@ from lib.gputask.ids import new_task_id
 from lib.gputask.kinds import QWEN_IMAGE_EDIT
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, TaskMessage
 from lib.gputask.record import Status, TaskRecord
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import SILENT, Meter

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from lib.gputask.store import STATUS_INDEX
+from lib.gputask.schema import STATUS_INDEX, STATUS_INDEX_ATTRIBUTES, STATUS_INDEX_KEY
 from services.doctor.deployment import Deployment
 from services.doctor.facts import (
     Absent,
@@ -28,7 +28,6 @@ from services.doctor.facts import (
 )
 from services.doctor.judgement.function import ALARM_PRINCIPAL, HANDLER, RULE_PRINCIPAL
 from services.doctor.judgement.idle_alarm import EXPRESSION, ROLES
-from services.doctor.judgement.task_table import INDEX_KEY, PROJECTED
 
 NOW = 1_800_000_000.0
 MINUTE = 60.0
@@ -57,7 +56,7 @@ VARIABLES = {
 DEPLOYMENT = Deployment.from_variables(VARIABLES)
 
 IDENTITY = Identity("123456789012", "arn:aws:iam::123456789012:user/operator")
-INDEX = Index(INDEX_KEY, "INCLUDE", PROJECTED)
+INDEX = Index(STATUS_INDEX_KEY, "INCLUDE", frozenset(STATUS_INDEX_ATTRIBUTES))
 TABLE = Table(
     arn="arn:aws:dynamodb:us-east-1:123456789012:table/task_store",
     key=("task_id",),

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from lib.gputask.store import STATUS_INDEX
+from lib.gputask.schema import STATUS_INDEX
 from services.devstack.surroundings import surroundings
 from services.doctor.judgement.function import ALARM_PRINCIPAL
 from services.doctor.reader import ACTIONS

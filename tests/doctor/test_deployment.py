@@ -11,11 +11,11 @@ from services.adapter.settings import AdapterSettings
 from services.doctor import deployment
 from services.doctor.deployment import ENVIRONMENT_OUTPUT, OUTPUTS, Deployment, read_outputs
 from services.doctor.errors import DeploymentError
-from services.doctor.judgement import function, instance, task_table
+from services.doctor.judgement import function, instance
 from services.orchestrator.settings import OrchestratorSettings
 from services.shutdown.settings import Settings as ShutdownSettings
 from tests.doctor.health import QUEUE_URL, VARIABLES
-from tests.terraform.hcl import block, default, local, strings
+from tests.terraform.hcl import block, default, local
 
 TERRAFORM = Path(__file__).resolve().parents[2] / "terraform"
 SOURCES = {file.name: file.read_text() for file in sorted(TERRAFORM.glob("*.tf"))}
@@ -149,9 +149,7 @@ def test_the_defaults_are_the_services_own() -> None:
 
 
 def test_what_is_expected_is_what_terraform_makes() -> None:
-    table, alarm = SOURCES["table.tf"], block(SOURCES, 'resource "aws_cloudwatch_metric_alarm" "idle"')
-    assert set(strings(table, "non_key_attributes")) == task_table.PROJECTED
-    assert f'attribute_name = "{task_table.TTL_ATTRIBUTE}"' in table
+    alarm = block(SOURCES, 'resource "aws_cloudwatch_metric_alarm" "idle"')
     assert f'"{function.HANDLER}"' in SOURCES["shutdown.tf"]
     assert f'"{function.ALARM_PRINCIPAL}"' in SOURCES["shutdown.tf"]
     assert f'"{function.EVERY_MINUTE[0]}"' in SOURCES["shutdown.tf"]

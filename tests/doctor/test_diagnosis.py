@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib.gputask.gpu import InstanceHold
-from lib.gputask.store import STATUS_INDEX
+from lib.gputask.schema import STATUS_INDEX
 from services.doctor.deployment import Deployment
 from services.doctor.diagnosis import diagnose
 from services.doctor.facts import Absent, Facts, Grant, Invocations, Seen, Tasks, Unseen, Worker

@@ -22,12 +22,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from lib.gputask.store import STATUS_INDEX, TABLE_KEY
+from lib.gputask.schema import TABLE_KEY, TTL_ATTRIBUTE, definition
 from services.devstack import leash
 from services.devstack.surroundings import ACCESS_KEY, REGION, surroundings
 from services.doctor.judgement.function import ALARM_PRINCIPAL, HANDLER, RULE_PRINCIPAL
 from services.doctor.judgement.idle_alarm import EXPRESSION, ROLES
-from services.doctor.judgement.task_table import PROJECTED
 
 ACCOUNT = "123456789012"
 
@@ -273,28 +272,8 @@ def _make_queues(sqs: Any, name: str) -> tuple[str, str]:
 
 def _make_table(dynamodb: Any, name: str) -> str:
     table = f"task_store-{name}"
-    dynamodb.create_table(
-        TableName=table,
-        BillingMode="PAY_PER_REQUEST",
-        DeletionProtectionEnabled=True,
-        AttributeDefinitions=[
-            {"AttributeName": TABLE_KEY, "AttributeType": "S"},
-            {"AttributeName": "status", "AttributeType": "S"},
-            {"AttributeName": "created_at", "AttributeType": "N"},
-        ],
-        KeySchema=[{"AttributeName": TABLE_KEY, "KeyType": "HASH"}],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": STATUS_INDEX,
-                "KeySchema": [
-                    {"AttributeName": "status", "KeyType": "HASH"},
-                    {"AttributeName": "created_at", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": sorted(PROJECTED)},
-            }
-        ],
-    )
-    ttl = {"Enabled": True, "AttributeName": "expires_at"}
+    dynamodb.create_table(TableName=table, DeletionProtectionEnabled=True, **definition())
+    ttl = {"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
     dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=ttl)
     recovery = {"PointInTimeRecoveryEnabled": True}
     dynamodb.update_continuous_backups(TableName=table, PointInTimeRecoverySpecification=recovery)

@@ -20,7 +20,8 @@ from lib.asyncaws.table import Table
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import Status, TaskRecord
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.devstack.emulator.client import Calls, EmulatorClient
 from services.devstack.emulator.faults import Fault, Mode
 

@@ -17,7 +17,8 @@ from lib.asyncaws.table import Table
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.errors import Unavailable
 from services.orchestrator.janitor import Janitor

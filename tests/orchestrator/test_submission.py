@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from lib.asyncaws.session import REQUEST, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.kinds import CAMERA_ANGLE, QWEN_IMAGE_EDIT, Kind
 from lib.gputask.record import Status, TaskRecord
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
 from services.orchestrator.janitor import Janitor
@@ -50,9 +52,7 @@ async def path_of(aws: AwsSession, world: AwsWorld, policy: CallPolicy) -> Reque
 class Front:
     """A submission and how often it nudged."""
 
-    def __init__(
-        self, path: RequestPath, clock: Clock | None = None, *, limits: Mapping[str, float] = PATIENCE
-    ) -> None:
+    def __init__(self, path: RequestPath, clock: Clock | None = None, *, limits: Mapping[str, Any] = PATIENCE) -> None:
         self.nudges = 0
         self.clock = clock or Clock(tick_s=0.001)
         store = TaskStore(path.table, self.clock)

@@ -17,7 +17,8 @@ from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import CallPolicy
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
-from lib.gputask.store import TABLE_KEY, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.processing import Processor

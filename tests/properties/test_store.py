@@ -17,7 +17,8 @@ from lib.asyncaws.conditions import Missing
 from lib.asyncaws.session import AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.record import ErrorCode, TaskRecord
-from lib.gputask.store import TABLE_KEY, AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
+from lib.gputask.schema import TABLE_KEY
+from lib.gputask.store import AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
 from tests.conftest import REGION
 from tests.devstack.emulated import Emulated
 from tests.gputask.records import NOW, record_of

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lib.gputask.store import STATUS_INDEX, TABLE_KEY
+from lib.gputask.schema import STATUS_INDEX, STATUS_INDEX_ATTRIBUTES, STATUS_INDEX_KEY, TABLE_KEY, TTL_ATTRIBUTE
 from services.doctor.deployment import Deployment
 from services.doctor.facts import Absent, Index, Seen, Table, Unseen
 from services.doctor.finding import Finding, broken, fine, warning
 
-TTL_ATTRIBUTE = "expires_at"
-INDEX_KEY = ("status", "created_at")
-PROJECTED = frozenset(
-    {
-        "updated_at",
-        "job_type",
-        "client_id",
-        "queued_at",
-        "sends",
-        "claimed_at",
-        "lease_until",
-        "worker",
-        "attempt",
-        "comfy_job_id",
-        "finished_at",
-        "error_code",
-    }
-)
-"""What decisions read from the index."""
 _BODY = "request_body"
 
 _MAKE_INDEX = "projections cannot be changed: delete the index and let `terraform apply` make it"
@@ -53,10 +34,10 @@ def judge_table(table: Table, deployment: Deployment) -> Iterator[Finding]:
 def _judge_index(index: Index | None) -> Finding:
     if index is None:
         return broken("table index", f"there is no index {STATUS_INDEX}", fix="let `terraform apply` make it")
-    if index.key != INDEX_KEY:
-        text = f"{STATUS_INDEX} has the key {', '.join(index.key)}, not {', '.join(INDEX_KEY)}"
+    if index.key != STATUS_INDEX_KEY:
+        text = f"{STATUS_INDEX} has the key {', '.join(index.key)}, not {', '.join(STATUS_INDEX_KEY)}"
         return broken("table index", text, fix=_MAKE_INDEX)
-    missing = PROJECTED - index.attributes
+    missing = set(STATUS_INDEX_ATTRIBUTES) - index.attributes
     if index.projection != "ALL" and missing:
         text = f"{STATUS_INDEX} lacks {', '.join(sorted(missing))}, which decisions read from it"
         return broken("table index", text, fix=_MAKE_INDEX)
