@@ -89,6 +89,8 @@ def test_a_missing_variable_is_named(
         ("DRAIN_S", "nan"),
         ("DRAIN_S", "inf"),
         ("LOG_FORMAT", "xml"),
+        ("METRICS", "statsd"),
+        ("METRICS_NAMESPACE", "AWS/SQS"),
         ("LOG_LEVEL", "LOUD"),
         ("AWS_ENDPOINT_URL", "localhost"),
     ],

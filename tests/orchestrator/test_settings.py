@@ -81,6 +81,8 @@ def test_no_resource_has_a_default(
         ("DRAIN_S", "inf"),
         ("DRAIN_S", "-1"),
         ("LOG_FORMAT", "xml"),
+        ("METRICS", "statsd"),
+        ("METRICS_NAMESPACE", "AWS/SQS"),
         ("LOG_LEVEL", "verbose"),
     ],
 )
