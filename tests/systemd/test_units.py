@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.asyncaws.session import METERING
 from services.adapter.settings import AdapterSettings
 from services.orchestrator.settings import OrchestratorSettings
 
@@ -56,16 +57,15 @@ def test_exposure_is_below_two(verifiable: Path, unit: str) -> None:
     assert run.returncode == 0, run.stdout[-400:]
 
 
-def test_the_adapter_is_given_time_for_its_receive_and_its_drain() -> None:
+def test_the_adapter_is_given_time_for_its_receive_its_drain_and_its_last_metrics() -> None:
     defaults = {name: field.default for name, field in AdapterSettings.model_fields.items()}
-    needed_s = defaults["receive_wait_s"] + defaults["drain_s"]
+    needed_s = defaults["receive_wait_s"] + defaults["drain_s"] + METERING.total_s
     assert service_value("sqs-adapter.service", "TimeoutStopSec") > needed_s
 
 
-def test_the_orchestrator_is_given_time_for_its_drain() -> None:
-    assert (
-        service_value("orchestrator.service", "TimeoutStopSec") > OrchestratorSettings.model_fields["drain_s"].default
-    )
+def test_the_orchestrator_is_given_time_for_its_drain_and_its_last_metrics() -> None:
+    needed_s = OrchestratorSettings.model_fields["drain_s"].default + METERING.total_s
+    assert service_value("orchestrator.service", "TimeoutStopSec") > needed_s
 
 
 @pytest.mark.parametrize("unit", SERVICES)

@@ -131,6 +131,13 @@ def test_alarm_and_dashboard_ask_for_metrics_that_are_published(sources: dict[st
     assert f'failed = "{JOBS_FAILED.name}", completed = "{JOBS_COMPLETED.name}"' in watched
 
 
+def test_the_readme_names_every_metric() -> None:
+    readme = (CONFIGURATION.parent / "README.md").read_text()
+    table = readme.partition("| metric | unit | by | |\n")[2].partition("\n\n")[0]
+    ours = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert ours == {measure.name for measure in MEASURES} | {"GpuStopped"}
+
+
 def test_the_lambda_counts_under_the_names_of_the_others() -> None:
     lines: list[str] = []
     ShutdownMeter(namespace="n", write=lines.append).failed("rule_b")
