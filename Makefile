@@ -84,6 +84,7 @@ format: $(READY) ## Let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# boto3 beside MiniStack: what a function finds in its runtime.
 .PHONY: lock
 lock: ## Rewrite the lock files, services' and tools' (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --python-version 3.11 \
@@ -91,7 +92,6 @@ lock: ## Rewrite the lock files, services' and tools' (needs uv)
 	for service in adapter orchestrator; do echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header \
 	  --no-annotate --python-version 3.11 --constraint requirements.lock --extra $$service pyproject.toml - \
 	  --output-file requirements-$$service.lock; done
-	# boto3 is what a function in the emulator finds in its runtime.
 	for tool in "ministack>=1.5.33 boto3" "checkov>=3.3.30"; do printf '%s\n' $$tool | uv pip compile --quiet --universal \
 	  --generate-hashes --no-header --no-annotate --python-version 3.11 - \
 	  --output-file tests/tools/$${tool%%>*}.lock; done
