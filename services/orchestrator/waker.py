@@ -72,7 +72,7 @@ class Waker:
             return "running"
         if task.status is not Status.PENDING:
             return task.status.value
-        if self._refusal is not None:
+        if self._refusal is not None and self._state is InstanceState.STOPPED:
             return f"waiting: GPU start refused ({self._refusal.code}), trying again"
         if self._state is InstanceState.RUNNING:
             return "waiting: in the queue"
@@ -103,6 +103,8 @@ class Waker:
             return self._interval_s
         self._state = await self._instance.state()
         self._measure(self._state)
+        if self._state is InstanceState.STOPPED and self._ordered_at is not None:
+            self._note_fallback()
         decision = decide(await self._facts(self._state))
         self._say(decision)
         if decision.action is Action.START:
@@ -127,7 +129,6 @@ class Waker:
             await self._instance.start()
         except AwsError as error:
             return self._note_refusal(error)
-        self._refusal = None
         self._state = InstanceState.PENDING
         self._ordered_at = self._store.now()
         log.info("instance.start_ordered", instance_id=self._instance.id)
@@ -135,11 +136,24 @@ class Waker:
         return self._decision
 
     def _note_refusal(self, error: AwsError) -> WakeDecision:
-        count = self._refusal.count + 1 if self._refusal else 1
-        self._refusal = _Refusal(count, self._store.now(), error.code)
+        count = self._count_refusal(error.code)
         delay_s = backoff_s(count)
         _report(error, "instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
         return WakeDecision(Action.LOOK_AGAIN, "GPU start was refused", delay_s)
+
+    def _note_fallback(self) -> None:
+        """EC2 took the order and thought better of it: pending, then stopped, its reason only in the console.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/troubleshooting-launch.html
+        """
+        self._ordered_at = None
+        count = self._count_refusal("StoppedAgain")
+        log.warning("instance.fell_back", instance_id=self._instance.id, refusals=count, retry_in_s=backoff_s(count))
+
+    def _count_refusal(self, code: str) -> int:
+        count = self._refusal.count + 1 if self._refusal else 1
+        self._refusal = _Refusal(count, self._store.now(), code)
+        return count
 
     def _measure(self, state: InstanceState) -> None:
         self._meter.seen(state)
@@ -150,7 +164,7 @@ class Waker:
     def _say(self, decision: WakeDecision) -> None:
         if self._decision is None or decision.reason != self._decision.reason:
             log.info("waker.decided", action=decision.action.name.lower(), reason=decision.reason)
-        if self._state is not InstanceState.STOPPED:
+        if self._state is InstanceState.RUNNING:
             self._refusal = None
         self._decision = decision
 

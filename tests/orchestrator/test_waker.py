@@ -175,6 +175,36 @@ async def test_a_start_without_capacity_is_tried_again_later_and_later(
     assert waker.stage_of(task) == "waiting: GPU is starting"
 
 
+async def test_a_start_that_falls_back_to_stopped_is_tried_again_later_and_later(
+    world: AwsWorld, gpu: Gpu, events: list[Any]
+) -> None:
+    task = await world.add_task()
+    waker = waker_of(world, gpu, interval_s=3600)
+    async with looking(waker):
+        for refusals in (1, 2):
+            await noted(events, "instance.start_ordered", refusals)
+            # It does not see the machine run, which here it does for a moment.
+            await world.fail("ec2", Mode.ERROR, "DescribeInstances")
+            await gpu.reach("running")
+            await gpu.begin_stop()
+            await gpu.halt()
+            await world.mend()
+            waker.nudge()
+            event = await noted(events, "instance.fell_back", refusals)
+            assert (event["refusals"], event["retry_in_s"]) == (refusals, backoff_s(refusals))
+            assert waker.stage_of(task) == "waiting: GPU start refused (StoppedAgain), trying again"
+            assert await gpu.launches() == refusals
+            world.clock.advance(backoff_s(refusals))
+            waker.nudge()
+        await gpu.reach("running")
+        waker.nudge()
+        await eventually(lambda: is_stage(waker, task, "waiting: in the queue"))
+
+
+async def is_stage(waker: Waker, task: TaskRecord, stage: str) -> bool:
+    return waker.stage_of(task) == stage
+
+
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "RequestLimitExceeded", "IncorrectInstanceState"])
 async def test_a_refused_start_of_any_kind_is_tried_again(
     world: AwsWorld, gpu: Gpu, waker: Waker, events: list[Any], code: str
