@@ -7,7 +7,7 @@ WORKDIR /build
 # In a layer of its own: it changes with the lock, not with each commit.
 COPY requirements-orchestrator.lock ./
 RUN ["/opt/orchestrator/bin/python", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", \
-     "--only-binary=:all:", "--require-hashes", "--requirement", "requirements-orchestrator.lock"]
+     "--only-binary=:all:", "--require-hashes", "--no-deps", "--requirement", "requirements-orchestrator.lock"]
 COPY pyproject.toml README.md ./
 COPY lib lib
 COPY services services

@@ -48,7 +48,7 @@ chmod 0755 "$version"
 install_packages() {
   "$version/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
-install_packages --only-binary=:all: --require-hashes -r "$source_dir/requirements-$service.lock"
+install_packages --only-binary=:all: --require-hashes --no-deps -r "$source_dir/requirements-$service.lock"
 install_packages --no-index --no-build-isolation --no-deps "$source_dir"
 
 previous=$(readlink "$home/venv" || true)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def fetch_wheels(lock: str, folder: Path) -> None:
     """Download what a lock names; skips the test where no registry is reached."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--require-hashes"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--require-hashes", "--no-deps"]
     run = subprocess.run(
         [*command, "--dest", folder, "--requirement", ROOT / lock], capture_output=True, text=True, check=False
     )

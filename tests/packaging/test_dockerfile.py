@@ -15,7 +15,7 @@ import pytest
 from tests.packaging.registry import fetch_wheels
 
 ROOT = Path(__file__).parent.parent.parent
-HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+HADOLINT = Path(sys.executable).with_name("hadolint")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -29,9 +29,7 @@ def arguments(word: str) -> list[str]:
     return [rest for name, rest in instructions() if name == word]
 
 
-@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
 def test_hadolint_has_nothing_to_say() -> None:
-    assert HADOLINT is not None
     run = subprocess.run([HADOLINT, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "")
 

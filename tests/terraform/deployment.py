@@ -67,12 +67,14 @@ class Deployment:
     """Everything at work.
 
     Attributes:
+        base_url: the orchestrator's.
         function: the Lambda, from the package that was uploaded.
         wiring: alarm and rules as they were created.
     """
 
     world: World
     outputs: Mapping[str, Any]
+    base_url: str
     emulator: EmulatorClient
     http: aiohttp.ClientSession
     function: LambdaFunction
@@ -142,7 +144,8 @@ async def deployed(world: World, outputs: Mapping[str, Any], folder: Path) -> As
         await orchestrator.wait_ready()
         headers = {"X-API-Key": KEY}
         http = await exits.enter_async_context(aiohttp.ClientSession(base_url, headers=headers))
-        yield Deployment(world, outputs, emulator, http, function, await asyncio.to_thread(_wiring, world, outputs))
+        wiring = await asyncio.to_thread(_wiring, world, outputs)
+        yield Deployment(world, outputs, base_url, emulator, http, function, wiring)
 
 
 def orchestrator_environment(world: World) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_boot_script_is_a_script(terraform: Terraform, tmp_path: Path, domai
     assert "\nA=1\nB=2\nENVIRONMENT\n" in script
     assert ("caddy" in script) == (domain_name != "null")
     assert f"aws {keys_service} get-" in script
-    assert_parses(script, tmp_path)
+    assert_shellcheck_has_nothing_to_say(script, tmp_path)
 
 
 def test_the_install_script_is_a_script(terraform: Terraform, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_the_install_script_is_a_script(terraform: Terraform, tmp_path: Path) ->
     )
     assert isinstance(script, str)
     assert "\nA=1\nB=2\nENVIRONMENT\n" in script
-    assert_parses(script, tmp_path)
+    assert_shellcheck_has_nothing_to_say(script, tmp_path)
 
 
 def test_the_script_for_the_gpu_agent_is_a_script_and_its_configuration_json(
@@ -86,14 +87,15 @@ def test_the_script_for_the_gpu_agent_is_a_script_and_its_configuration_json(
         f" {{ configuration = {json.dumps(configuration)} }})"
     )
     assert isinstance(script, str)
-    assert_parses(script, tmp_path)
+    assert_shellcheck_has_nothing_to_say(script, tmp_path)
     # What the shell makes of it: the agent itself fills in the instance.
     written = script.partition("<<'CONFIGURATION'\n")[2].partition("\nCONFIGURATION\n")[0]
     assert json.loads(written)["metrics"]["append_dimensions"]["InstanceId"] == "${aws:InstanceId}"
 
 
-def assert_parses(script: str, folder: Path) -> None:
+def assert_shellcheck_has_nothing_to_say(script: str, folder: Path) -> None:
     file = folder / "script.sh"
     file.write_text(script)
-    done = subprocess.run(["bash", "-n", file], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

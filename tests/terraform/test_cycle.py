@@ -17,6 +17,8 @@ import pytest
 from services.devstack.alarm import Alarm, AlarmDefinition, AlarmState
 from services.devstack.evaluator import Evaluator
 from services.devstack.power import State
+from services.devstack.python_module import module_command
+from services.devstack.surroundings import surroundings
 from tests.system.client import eventually
 from tests.terraform.cli import Terraform
 from tests.terraform.deployment import SCALE, Deployment, Events, deployed, finished, submit
@@ -81,6 +83,7 @@ async def prove_both_promises(world: World, outputs: Mapping[str, Any], folder: 
         await assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment)
         await assert_the_schedule_stops_what_the_alarm_will_not_call_for_again(deployment)
         await assert_a_stuck_job_does_not_keep_the_gpu_on(deployment)
+        await assert_the_doctor_finds_nothing_wrong(deployment, folder)
 
 
 def assert_the_alarm_is_the_designs(definition: AlarmDefinition) -> None:
@@ -157,6 +160,31 @@ async def assert_a_stuck_job_does_not_keep_the_gpu_on(deployment: Deployment) ->
     key = {"task_id": {"S": job_id}}
     record = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)["Item"]
     assert record["error_code"] == {"S": "rule_b"}
+
+
+async def assert_the_doctor_finds_nothing_wrong(deployment: Deployment, folder: Path) -> None:
+    """But for what this test has told Terraform itself: that the table may be deleted."""
+    deployment.start_by_hand()
+    started_at = time.time()
+    await eventually(lambda: has_reported(deployment, since_s=started_at))
+    outputs = {**deployment.outputs, "api_url": deployment.base_url}  # nobody resolves gpu.example.com
+    file = folder / "outputs.json"
+    file.write_text(json.dumps({name: {"value": value} for name, value in outputs.items()}))
+    environment = surroundings(deployment.world.endpoint_url)
+    command = module_command("services.doctor", "--json", "--outputs", str(file))
+    doctor = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+    said, _ = await doctor.communicate()
+    findings = json.loads(said)["findings"]
+    assert len(findings) > 30
+    assert [finding["check"] for finding in findings if finding["mark"] != "ok"] == ["table protection"]
+    assert doctor.returncode == 0
+
+
+async def has_reported(deployment: Deployment, *, since_s: float) -> bool:
+    """Whether the adapter has told the table that it is at work."""
+    key = {"task_id": {"S": f"worker#{deployment.instance_id}"}}
+    found = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)
+    return float(found["Item"]["beat_at"]["N"]) > since_s and found["Item"]["upstream"] == {"S": "healthy"}
 
 
 async def calls_by(kind: str, events: Events) -> list[dict[str, Any]]:

@@ -87,6 +87,7 @@ def _given(world: World) -> Mapping[str, Any]:
         MinCount=1,
         MaxCount=1,
         IamInstanceProfile={"Name": "comfyui"},
+        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
     )
     zone = world.client("route53").create_hosted_zone(Name="example.com", CallerReference="test")
     return {
