@@ -39,6 +39,18 @@ resource "aws_ssm_parameter" "api_keys" {
   description = "Clients of the orchestrator: name:sha256hex, comma separated"
   type        = "SecureString"
   value       = join(",", [for name, hash in var.api_key_hashes : "${name}:${hash}"])
+
+  lifecycle {
+    precondition {
+      condition     = alltrue([for hash in values(var.api_key_hashes) : can(regex("^[0-9a-fA-F]{64}$", hash))])
+      error_message = "api_key_hashes must hold SHA-256 hashes (64 hexadecimal digits), never the keys themselves: printf %s \"$KEY\" | sha256sum"
+    }
+
+    precondition {
+      condition     = alltrue([for name in keys(var.api_key_hashes) : can(regex("^[A-Za-z0-9._-]{1,64}$", name))])
+      error_message = "Names in api_key_hashes must be 1 to 64 letters, digits, '.', '_' or '-'."
+    }
+  }
 }
 
 resource "aws_security_group" "orchestrator" {

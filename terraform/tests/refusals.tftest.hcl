@@ -79,7 +79,7 @@ run "no_certificate_no_instance_and_a_key_instead_of_its_hash" {
     availability_zones = ["us-east-1a"]
     api_key_hashes     = { frontend = "correct horse battery staple" }
   }
-  expect_failures = [var.certificate_arn, var.gpu_instance_id, var.availability_zones, var.api_key_hashes]
+  expect_failures = [var.certificate_arn, var.gpu_instance_id, var.availability_zones, aws_ssm_parameter.api_keys[0]]
 }
 
 run "a_name_without_a_zone_no_image_and_a_key_instead_of_a_secrets_name" {

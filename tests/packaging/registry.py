@@ -13,9 +13,12 @@ ROOT = Path(__file__).parent.parent.parent
 
 def fetch_wheels(lock: str, folder: Path) -> None:
     """Download what a lock names; skips the test where no registry is reached."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--require-hashes", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--require-hashes"]
     run = subprocess.run(
-        [*command, "--dest", folder, "--requirement", ROOT / lock], capture_output=True, text=True, check=False
+        [*command, "--no-deps", "--dest", folder, "--requirement", ROOT / lock],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "connection" in run.stderr.lower() and run.returncode:
         pytest.skip(f"no package registry is reached: {run.stderr.strip().splitlines()[-1]}")
