@@ -16,8 +16,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-# What tests run beside the services, each with versions of its own: a second emulator of AWS, and policy checks.
-TOOLS  := .venv-ministack/.installed .venv-checkov/.installed
+# What tests run beside the services, each with versions of its own: AWS's command line, policy checks, a second emulator.
+TOOLS  := .venv-awscli/.installed .venv-checkov/.installed .venv-ministack/.installed
 
 .venv-%/.installed: tests/tools/%.lock
 	@echo "Setting up .venv-$* (once) ..."
@@ -63,8 +63,8 @@ dist: $(READY) ## Build the wheel, and the source package that machines are inst
 	$(BIN)/python -m hatchling build --target sdist
 
 .PHONY: image
-image: ## Build the orchestrator's image (needs Docker; PLATFORM=linux/arm64)
-	docker build --platform $(or $(PLATFORM),linux/arm64) --tag gpu-orchestrator .
+image: ## Build the orchestrator's image (Docker; PLATFORM=linux/arm64, TAG=)
+	docker build --platform $(or $(PLATFORM),linux/arm64) --tag $(or $(TAG),gpu-orchestrator) .
 
 .PHONY: lint
 lint: $(READY) ## ruff
@@ -92,7 +92,7 @@ lock: ## Rewrite the lock files, services' and tools' (needs uv)
 	for service in adapter orchestrator; do echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header \
 	  --no-annotate --python-version 3.11 --constraint requirements.lock --extra $$service pyproject.toml - \
 	  --output-file requirements-$$service.lock; done
-	for tool in "ministack>=1.5.33 boto3" "checkov>=3.3.30"; do printf '%s\n' $$tool | uv pip compile --quiet --universal \
+	for tool in "awscli>=1.46" "checkov>=3.3.30" "ministack>=1.5.33 boto3"; do printf '%s\n' $$tool | uv pip compile --quiet --universal \
 	  --generate-hashes --no-header --no-annotate --python-version 3.11 - \
 	  --output-file tests/tools/$${tool%%>*}.lock; done
 

@@ -1,4 +1,4 @@
-# What an operator hears, sees and pays.
+# What an operator hears and sees.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -47,44 +47,5 @@ run "silence_of_what_should_speak_is_an_alarm" {
   assert {
     condition     = aws_cloudwatch_metric_alarm.shutdown_silent.treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.no_healthy_task[0].treat_missing_data == "breaching"
     error_message = "no data means that nothing runs"
-  }
-}
-
-run "fixed_costs_are_told_for_fargate" {
-  assert {
-    condition = output.fixed_costs_usd == {
-      alarms               = "1.30"
-      load_balancer        = "23.73"
-      orchestrator_fargate = "10.86"
-      total                = "35.89"
-    }
-    error_message = "public fargate, existing GPU, DNS elsewhere"
-  }
-  assert {
-    condition     = output.gpu_hour_usd == 2.24208
-    error_message = "g6e.2xlarge"
-  }
-}
-
-run "fixed_costs_are_told_for_the_cheapest" {
-  variables {
-    orchestrator_mode = "instance"
-    certificate_arn   = null
-    release_bundle    = "tests/empty.tar.gz"
-  }
-  assert {
-    condition     = output.fixed_costs_usd == { alarms = "1.00", orchestrator_instance = "16.55", total = "17.55" }
-    error_message = "one small instance"
-  }
-}
-
-run "fixed_costs_are_told_for_the_private_one" {
-  command = plan
-  variables {
-    network_mode = "private"
-  }
-  assert {
-    condition     = local.fixed_costs_usd.vpc_endpoints == 43.8
-    error_message = "six endpoints in one zone"
   }
 }

@@ -22,6 +22,7 @@ from lib.gputask.schema import STATUS_INDEX
 from services.devstack.surroundings import surroundings
 from services.doctor.judgement.function import ALARM_PRINCIPAL
 from services.doctor.reader import ACTIONS
+from tests.aws_cli import put_aws_cli
 from tests.doctor.orchestrator import Orchestrator
 from tests.doctor.world import World
 
@@ -347,6 +348,45 @@ def test_what_is_broken_has_its_line(world: World, group: str) -> None:
 
 def test_everything_is_broken_once() -> None:
     assert sorted(name for group in GROUPS.values() for name in group) == sorted(BREAKS)
+
+
+# Broken in a way that one command of AWS's own command line mends, beside those that only `terraform apply` does.
+MENDED = [
+    "another visibility",
+    "short poll",
+    "queue in the clear",
+    "longer retention than the dead letters'",
+    "no ttl",
+    "no recovery",
+    "actions off",
+    "all forbidden",
+    "schedule off",
+    "switched off",
+    "IMDSv1",
+]
+
+
+def test_its_fixes_are_commands_that_mend(world: World, tmp_path: Path) -> None:
+    put_aws_cli(tmp_path)
+    for name in MENDED:
+        BREAKS[name][0](world)
+    world.client("ec2").delete_tags(Resources=[world.instance_id], Tags=[{"Key": "Purpose"}])
+    world.client("dynamodb").update_table(TableName=world.table, DeletionProtectionEnabled=False)
+    ill = [finding for finding in json.loads(world.run("--json").stdout)["findings"] if finding["mark"] != "ok"]
+    assert len(ill) >= len(MENDED) + 2
+    for finding in ill:
+        assert finding["fix"].startswith("aws "), finding
+        done = subprocess.run(
+            ["sh", "-ec", finding["fix"]],
+            env=surroundings(world.aws.endpoint_url, {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{finding['fix']}\n{done.stderr}"
+    done = world.run()
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert done.stdout.splitlines()[-1].endswith(" ok")
 
 
 def test_an_orchestrator_that_is_not_ready_is_told(world: World, orchestrator: Orchestrator) -> None:

@@ -139,6 +139,10 @@ ILLS: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
         {"dead_letters": {"retention_s": 345_600}},
         *("dead letter retention", "broken", "may vanish unseen", '"MessageRetentionPeriod": "1209600"'),
     ),
+    "nothing can be kept for longer than the messages": (
+        {"queue": {"retention_s": 1_209_600}},
+        *("dead letter retention", "broken", "may vanish unseen", '"MessageRetentionPeriod": "345600"'),
+    ),
     "no dead-letter queue": ({"dead_letters": Absent()}, "dead letters", "broken", "there is no queue", "apply"),
     "dead letters": ({"dead_letters": {"visible": 2}}, "dead letters", "broken", "2 in gpu_tasks_dlq", "orchestrator"),
     "dead letters in the clear": (

@@ -22,8 +22,8 @@ class Terraform:
     """The program in a copy of the configuration, initialised from a local mirror.
 
     Attributes:
-        directory: where it runs; has a packed Lambda beside it.
-        lambda_zip: that package.
+        directory: where it runs.
+        lambda_zip: the packed Lambda.
     """
 
     program: str

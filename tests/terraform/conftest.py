@@ -9,14 +9,21 @@ from tests.terraform.cli import Terraform, find_mirror, find_program
 
 
 @pytest.fixture(scope="session")
-def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+def terraform_program() -> str:
+    """Terraform's path."""
+    return find_program() or absent("no terraform on PATH")
+
+
+@pytest.fixture(scope="session")
+def provider_mirror() -> Path:
+    """Where Terraform finds its provider."""
+    return find_mirror() or absent("no terraform-provider-aws_* in a local mirror; set TF_PLUGIN_DIR")
+
+
+@pytest.fixture(scope="session")
+def terraform(terraform_program: str, provider_mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """Terraform with a provider."""
-    program, mirror = find_program(), find_mirror()
-    if program is None:
-        absent("no terraform on PATH")
-    if mirror is None:
-        absent("no terraform-provider-aws_* in a local mirror; set TF_PLUGIN_DIR")
-    return Terraform.prepare(program, mirror, tmp_path_factory.mktemp("terraform"))
+    return Terraform.prepare(terraform_program, provider_mirror, tmp_path_factory.mktemp("terraform"))
 
 
 @pytest.fixture(scope="session")

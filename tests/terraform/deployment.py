@@ -102,6 +102,9 @@ class Deployment:
     def start_by_hand(self) -> None:
         self.world.client("ec2").start_instances(InstanceIds=[self.instance_id])
 
+    def stop_by_hand(self) -> None:
+        self.world.client("ec2").stop_instances(InstanceIds=[self.instance_id])
+
     async def reaches(self, state: State) -> None:
         """Wait until the instance is in that state."""
         async with asyncio.timeout(_LIMIT_S):

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 from services.devstack.emulator.__main__ import QuietRequestHandler
 from services.devstack.emulator.app import EmulatedAws
 from services.devstack.emulator.aws_call import identify
-from tests.terraform.shims import EcsServices, Queues, ScalableTargets, SecurityGroupRules, Shim
+from tests.terraform.shims import Associations, EcsServices, Queues, ScalableTargets, SecurityGroupRules, Shim
 
 
 class ShimmedAws:
@@ -30,6 +30,7 @@ class ShimmedAws:
             "ec2": SecurityGroupRules().answer,
             "ecs": EcsServices().answer,
             "sqs": Queues().answer,
+            "ssm": Associations().answer,
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from io import BytesIO
@@ -114,6 +115,52 @@ class EcsServices:
             service.update(self._kept[service["serviceName"]])
 
 
+class Associations:
+    """SSM: moto has documents, and no associations that have an instance run them.
+
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_CreateAssociation.html
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._tags: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def answer(self, call: AwsCall, environ: WSGIEnvironment, forward: Forward) -> Response:
+        request = _request(call)
+        if request.get("ResourceType") == "Association":
+            return self._tag(call.action, request)
+        match call.action:
+            case "CreateAssociation":
+                association_id = str(uuid.uuid4())
+                self._tags[association_id].update({tag["Key"]: tag["Value"] for tag in request.pop("Tags", [])})
+                overview = {"Status": "Pending"}
+                self._kept[association_id] = {**request, "AssociationId": association_id, "Overview": overview}
+            case "UpdateAssociation":
+                association_id = request["AssociationId"]
+                self._kept[association_id].update(request)
+            case "DescribeAssociation":
+                association_id = request["AssociationId"]
+            case "DeleteAssociation":
+                del self._kept[request["AssociationId"]]
+                return _json({})
+            case "ListAssociations":
+                return _json({"Associations": list(self._kept.values())})
+            case _:
+                return forward(environ)
+        if association_id not in self._kept:
+            return _json({"__type": "AssociationDoesNotExist"}, status=400)
+        return _json({"AssociationDescription": self._kept[association_id]})
+
+    def _tag(self, action: str, request: dict[str, Any]) -> Response:
+        tags = self._tags[request["ResourceId"]]
+        if action == "ListTagsForResource":
+            return _json({"TagList": [{"Key": key, "Value": value} for key, value in tags.items()]})
+        tags.update({tag["Key"]: tag["Value"] for tag in request.get("Tags", [])})
+        for key in request.get("TagKeys", []):
+            tags.pop(key, None)
+        return _json({})
+
+
 class SecurityGroupRules:
     """EC2: moto keeps a rule's description only where its other end is a range of addresses, not a group.
 
@@ -161,5 +208,5 @@ def _changed(response: Response, change: Callable[[dict[str, Any]], None]) -> Re
     return response
 
 
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(json.dumps(answer), content_type="application/x-amz-json-1.0")
+def _json(answer: dict[str, Any], *, status: int = 200) -> Response:
+    return Response(json.dumps(answer), status, content_type="application/x-amz-json-1.0")

@@ -1,14 +1,19 @@
-"""Apply, run, drift, destroy: the real configuration on emulated AWS, and the real services on what it made.
+"""The README's way to deploy, on emulated AWS: apply, run the real services on what it made, upgrade, drift, destroy.
 
-Takes about three minutes, most of it the provider's own waiting.
+Takes about four minutes, most of it the provider's own waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +22,111 @@ import pytest
 from services.devstack.alarm import Alarm, AlarmDefinition, AlarmState
 from services.devstack.evaluator import Evaluator
 from services.devstack.power import State
-from services.devstack.python_module import module_command
-from services.devstack.surroundings import surroundings
+from services.devstack.resources import BUCKET_NAME
+from tests.aws_cli import put_aws_cli
 from tests.system.client import eventually
 from tests.terraform.cli import Terraform
-from tests.terraform.deployment import SCALE, Deployment, Events, deployed, finished, submit
-from tests.terraform.world import World, emulated_aws, given_world
+from tests.terraform.deployment import PICTURE, SCALE, Deployment, Events, deployed, finished, submit
+from tests.terraform.guide import Shell, read_guide
+from tests.terraform.world import KEY, World, emulated_aws, given_world, tfvars
 
+ROOT = Path(__file__).resolve().parents[2]
 IDLE_S = 1800 / SCALE
+
+# No engine here: what it was told is enough.
+_DOCKER = """\
+#!/bin/sh
+[ "$1" != login ] || cat >/dev/null
+echo "$*" >>"$DOCKER_LOG"
+"""
+_EDITOR = """\
+#!/bin/sh
+cp "$TFVARS" "$1"
+"""
 
 
 @pytest.fixture
-def world(terraform: Terraform, tmp_path: Path) -> Iterator[World]:
-    with emulated_aws(tmp_path) as endpoint_url, given_world(endpoint_url, terraform) as world:
-        yield world
+def repository(tmp_path: Path) -> Path:
+    """As cloned, and `make install` done."""
+    copy = tmp_path / "repository"
+    untracked = (
+        ".*",
+        "*.egg-info",
+        "*.tfstate*",
+        "*.tfvars",
+        "__pycache__",
+        "build",
+        "demo-results",
+        "dist",
+        "soak-logs",
+    )
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*untracked))
+    shutil.copy(ROOT / ".dockerignore", copy)
+    (copy / ".venv").symlink_to(sys.prefix)
+    return copy
+
+
+@pytest.fixture
+def world(terraform_program: str, repository: Path, tmp_path: Path) -> Iterator[World]:
+    package = repository / "build/shutdown-gpu-lambda.zip"
+    with emulated_aws(tmp_path) as endpoint_url:
+        yield given_world(endpoint_url, Terraform(terraform_program, repository / "terraform", package))
+
+
+@pytest.fixture
+def shell(world: World, repository: Path, provider_mirror: Path, tmp_path: Path) -> Shell:
+    """An operator's, with AWS's own command line."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    put_aws_cli(programs)
+    for name, script in (("docker", _DOCKER), ("editor", _EDITOR)):
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    environment = {name: value for name, value in world.environment().items() if not name.startswith("MAKE")}
+    own = {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "EDITOR": "editor",
+        "DOCKER_LOG": str(tmp_path / "docker.log"),
+        "TFVARS": str(tmp_path / "filled-in.tfvars"),
+        "TF_CLI_ARGS": "-no-color",
+        "TF_CLI_ARGS_init": f"-plugin-dir={provider_mirror}",
+    }
+    return Shell(repository, {**environment, **own}, tmp_path / "variables")
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
-def test_what_is_applied_works_stays_and_goes_without_a_trace(world: World, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_what_the_readme_says_works_stays_and_goes_without_a_trace(world: World, shell: Shell, tmp_path: Path) -> None:
+    guide = read_guide()
     before = inventory(world)
+    fill_in(world, shell, version="0.1.0")
+    shell.follow(guide["1. Software and keys"], KEY=KEY)
+    shell.follow(guide["2. The image of the orchestrator"])
     assert_mistakes_are_refused_with_a_sentence(world)
-    outputs = world.apply()
+    shell.follow(guide["3. Apply"])
+    assert_the_next_plan_is_empty(world)
+    assert_the_instance_is_told_to_install_the_release(world, shell)
+
+    outputs = world.outputs()
+    asyncio.run(prove_both_promises(world, outputs, shell, guide["4. The first image"], tmp_path))
+
+    assert_the_next_plan_is_empty(world)
+    fill_in(world, shell, version="0.2.0")
+    shell.follow(guide["Upgrading, and back"])
+    assert running_image(world).endswith("/gpu-orchestrator:0.2.0")
+    assert_docker_was_told(shell, running_image(world))
     assert_the_next_plan_is_empty(world)
 
-    asyncio.run(prove_both_promises(world, outputs, tmp_path))
-
-    assert_the_next_plan_is_empty(world)
     assert_drift_is_seen(world, outputs)
-    destroyed = world.run("destroy", "-auto-approve", "-input=false")
-    assert destroyed.returncode == 0, destroyed.stderr
+    shell.follow(guide["Uninstalling"])
     assert inventory(world) == before
+    assert [command for commands in guide.values() for command in commands if command not in shell.typed] == []
+
+
+def fill_in(world: World, shell: Shell, *, version: str) -> None:
+    """What the operator writes into terraform.tfvars, once the editor opens."""
+    own = {"orchestrator_version": version, "release_bundle": "../dist/gpu_on_demand-0.1.0.tar.gz"}
+    Path(shell.environment["TFVARS"]).write_text(tfvars({**world.variables, **own}))
 
 
 def assert_mistakes_are_refused_with_a_sentence(world: World) -> None:
@@ -75,15 +154,53 @@ def refusal(world: World, **variables: object) -> str:
     return " ".join(planned.stderr.split())
 
 
-async def prove_both_promises(world: World, outputs: Mapping[str, Any], folder: Path) -> None:
+def assert_the_instance_is_told_to_install_the_release(world: World, shell: Shell) -> None:
+    """By SSM: what its document fetches is what `make dist` has made, and is what the document checks."""
+    ssm = world.client("ssm")
+    told = {item["Name"]: item["Targets"] for item in ssm.list_associations()["Associations"]}
+    here = [{"Key": "InstanceIds", "Values": [world.variables["gpu_instance_id"]]}]
+    assert told == {"gpu-adapter-install": here, "gpu-adapter-gpu-agent": here}
+    document = json.loads(ssm.get_document(Name="gpu-adapter-install")["Content"])
+    fetch, install = (step["inputs"] for step in document["mainSteps"])
+    bucket, key = re.findall(r"amazonaws\.com/([^/]+)/(.+)", json.loads(fetch["sourceInfo"])["path"])[0]
+    release = world.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert release == (shell.directory / "dist/gpu_on_demand-0.1.0.tar.gz").read_bytes()
+    assert f'echo "{sha256(release).hexdigest()}  {fetch["destinationPath"]}" | sha256sum --check' in "\n".join(
+        install["runCommand"]
+    )
+
+
+def running_image(world: World) -> str:
+    """What the service is told to run."""
+    ecs = world.client("ecs")
+    (service,) = ecs.describe_services(cluster="gpu-on-demand", services=["gpu-orchestrator"])["services"]
+    definition = ecs.describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
+    return str(definition["containerDefinitions"][0]["image"])
+
+
+def assert_docker_was_told(shell: Shell, image: str) -> None:
+    registry, (name, _) = image.partition("/")[0], image.split(":")
+    build = "build --platform linux/arm64 --tag"
+    assert Path(shell.environment["DOCKER_LOG"]).read_text().splitlines() == [
+        f"login --username AWS --password-stdin {registry}",
+        f"{build} {name}:0.1.0 .",
+        f"push {name}:0.1.0",
+        f"{build} {image} .",
+        f"push {image}",
+    ]
+
+
+async def prove_both_promises(
+    world: World, outputs: Mapping[str, Any], shell: Shell, first_image: list[str], folder: Path
+) -> None:
     async with deployed(world, outputs, folder) as deployment:
         assert_the_alarm_is_the_designs(deployment.wiring.alarm)
         await assert_only_known_keys_are_let_in(deployment)
         await assert_the_alarm_alone_stops_an_idle_gpu(deployment)
+        await assert_the_first_job_wakes_it_and_the_doctor_finds_nothing_wrong(deployment, shell, first_image)
         await assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment)
         await assert_the_schedule_stops_what_the_alarm_will_not_call_for_again(deployment)
         await assert_a_stuck_job_does_not_keep_the_gpu_on(deployment)
-        await assert_the_doctor_finds_nothing_wrong(deployment, folder)
 
 
 def assert_the_alarm_is_the_designs(definition: AlarmDefinition) -> None:
@@ -120,6 +237,23 @@ async def assert_the_alarm_alone_stops_an_idle_gpu(deployment: Deployment) -> No
         assert events.stops() == [("alarm", "A")]
         (stopped,) = await eventually(lambda: calls_by("instance_state", events))
         assert stopped["trigger"]["state"] == "stopped"
+
+
+async def assert_the_first_job_wakes_it_and_the_doctor_finds_nothing_wrong(
+    deployment: Deployment, shell: Shell, commands: list[str]
+) -> None:
+    """Nobody here resolves the API's name, so its address takes that place, for the doctor, too."""
+    *submit_and_poll, deploy_check = commands
+    image = f"s3://{BUCKET_NAME}/{PICTURE}"
+    await asyncio.to_thread(shell.follow, submit_and_poll, API=deployment.base_url, IMAGE=image)
+    assert (await finished(deployment.http, shell.value("JOB")))["status"] == "completed"
+    told = {name: {"value": value} for name, value in deployment.outputs.items()}
+    outputs = shell.directory / "outputs.json"
+    outputs.write_text(json.dumps({**told, "api_url": {"value": deployment.base_url}}))
+    report = await asyncio.to_thread(shell.type, deploy_check, then=f" OUTPUTS={outputs}")
+    assert re.fullmatch(r"[34]\d ok", report.splitlines()[-1])
+    deployment.stop_by_hand()
+    await deployment.reaches(State.STOPPED)
 
 
 async def assert_a_busy_gpu_is_left_alone_though_no_sample_sees_a_message(deployment: Deployment) -> None:
@@ -160,31 +294,6 @@ async def assert_a_stuck_job_does_not_keep_the_gpu_on(deployment: Deployment) ->
     key = {"task_id": {"S": job_id}}
     record = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)["Item"]
     assert record["error_code"] == {"S": "rule_b"}
-
-
-async def assert_the_doctor_finds_nothing_wrong(deployment: Deployment, folder: Path) -> None:
-    """But for what this test has told Terraform itself: that the table may be deleted."""
-    deployment.start_by_hand()
-    started_at = time.time()
-    await eventually(lambda: has_reported(deployment, since_s=started_at))
-    outputs = {**deployment.outputs, "api_url": deployment.base_url}  # nobody resolves gpu.example.com
-    file = folder / "outputs.json"
-    file.write_text(json.dumps({name: {"value": value} for name, value in outputs.items()}))
-    environment = surroundings(deployment.world.endpoint_url)
-    command = module_command("services.doctor", "--json", "--outputs", str(file))
-    doctor = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
-    said, _ = await doctor.communicate()
-    findings = json.loads(said)["findings"]
-    assert len(findings) > 30
-    assert [finding["check"] for finding in findings if finding["mark"] != "ok"] == ["table protection"]
-    assert doctor.returncode == 0
-
-
-async def has_reported(deployment: Deployment, *, since_s: float) -> bool:
-    """Whether the adapter has told the table that it is at work."""
-    key = {"task_id": {"S": f"worker#{deployment.instance_id}"}}
-    found = deployment.world.client("dynamodb").get_item(TableName=deployment.outputs["table_name"], Key=key)
-    return float(found["Item"]["beat_at"]["N"]) > since_s and found["Item"]["upstream"] == {"S": "healthy"}
 
 
 async def calls_by(kind: str, events: Events) -> list[dict[str, Any]]:
@@ -235,6 +344,10 @@ def inventory(world: World) -> dict[str, Any]:
         "repositories": world.client("ecr").describe_repositories()["repositories"],
         "topics": world.client("sns").list_topics()["Topics"],
         "parameters": world.client("ssm").describe_parameters()["Parameters"],
+        "documents": world.client("ssm").list_documents(Filters=[{"Key": "Owner", "Values": ["Self"]}])[
+            "DocumentIdentifiers"
+        ],
+        "associations": world.client("ssm").list_associations()["Associations"],
         "log_groups": world.client("logs").describe_log_groups()["logGroups"],
         "roles": sorted(role["RoleName"] for role in iam.list_roles()["Roles"]),
         "policies_of_the_gpu": iam.list_role_policies(RoleName="comfyui")["PolicyNames"],

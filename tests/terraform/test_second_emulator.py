@@ -24,7 +24,7 @@ from tests.ministack import ministack
 from tests.system.client import eventually
 from tests.terraform.cli import Terraform
 from tests.terraform.deployment import adapter_environment, finished, put_picture, submit, upstream_environment
-from tests.terraform.world import KEY, KEY_HASH, World, given_world
+from tests.terraform.world import KEY, KEY_HASH, World, given_world, tfvars
 
 TARGETS = (
     "aws_cloudwatch_event_target.every_minute",
@@ -38,8 +38,14 @@ MINUTE_S = 75.0
 
 @pytest.fixture
 def world(terraform: Terraform, tmp_path: Path) -> Iterator[World]:
-    with ministack(tmp_path) as endpoint_url, given_world(endpoint_url, terraform) as world:
+    with ministack(tmp_path) as endpoint_url:
+        world = given_world(endpoint_url, terraform)
+        variables = terraform.directory / "terraform.tfvars"
+        own = {"lambda_zip": str(terraform.lambda_zip), "table_deletion_protection": False}
+        variables.write_text(tfvars({**world.variables, **own}))
         yield world
+        for left in (variables, *terraform.directory.glob("*.tfstate*")):
+            left.unlink()
 
 
 @pytest.mark.long

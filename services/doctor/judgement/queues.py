@@ -10,6 +10,7 @@ from services.doctor.facts import Queue
 from services.doctor.finding import Finding, broken, fine, span, warning
 
 _LONG_POLL_S = 20
+_LONGEST_RETENTION_S = 1_209_600
 # The adapter takes a task three times at most; messages that it gives back untouched count as well.
 _FEWEST_RECEIVES = 5
 
@@ -49,7 +50,7 @@ def judge_retention(queue: Queue, deployment: Deployment) -> Iterator[Finding]:
         yield fine("queue retention", text)
         return
     text = f"messages are forgotten after {span(queue.retention_s)}, tasks live {span(deployment.task_max_age_s)}"
-    fix = _set(deployment, deployment.queue, "MessageRetentionPeriod", round(4 * deployment.task_max_age_s))
+    fix = _set(deployment, deployment.queue, "MessageRetentionPeriod", _retention_s(deployment))
     yield broken("queue retention", text, fix=fix)
 
 
@@ -91,9 +92,16 @@ def _judge_dead_retention(queue: Queue, dead_letters: Queue, deployment: Deploym
     kept = f"{span(dead_letters.retention_s)} from the first send, the queue's own {span(queue.retention_s)}"
     if dead_letters.retention_s > queue.retention_s:
         return fine("dead letter retention", kept)
-    longest_s = 1_209_600
-    fix = _set(deployment, deployment.dead_letters, "MessageRetentionPeriod", longest_s)
+    if queue.retention_s < _LONGEST_RETENTION_S:
+        fix = _set(deployment, deployment.dead_letters, "MessageRetentionPeriod", _LONGEST_RETENTION_S)
+    else:
+        fix = _set(deployment, deployment.queue, "MessageRetentionPeriod", _retention_s(deployment))
     return broken("dead letter retention", f"{kept}: a dead letter may vanish unseen", fix=fix)
+
+
+def _retention_s(deployment: Deployment) -> int:
+    """For the queue: well beyond any task, and a day below what a dead-letter queue can have."""
+    return min(round(4 * deployment.task_max_age_s), _LONGEST_RETENTION_S - 86_400)
 
 
 def judge_dead_letters(dead_letters: Queue, deployment: Deployment) -> Iterator[Finding]:

@@ -1,0 +1,74 @@
+# What a month costs in which nobody sends a job. The README shows these numbers; a test compares them.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+variables {
+  gpu_instance_id = "i-0123456789abcdef0"
+  domain_name     = "gpu.example.com"
+  route53_zone_id = "Z0123456789ABCDEFGHIJ"
+  api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
+}
+
+run "fargate" {
+  assert {
+    condition = output.fixed_costs_usd == {
+      alarms               = "1.30"
+      dns_zone             = "0.50"
+      load_balancer        = "23.73"
+      orchestrator_fargate = "10.86"
+      total                = "36.39"
+    }
+    error_message = "the default"
+  }
+  assert {
+    condition     = output.gpu_hour_usd == 2.24208
+    error_message = "g6e.2xlarge"
+  }
+}
+
+run "private" {
+  variables {
+    network_mode = "private"
+  }
+  assert {
+    condition = output.fixed_costs_usd == {
+      alarms               = "1.30"
+      dns_zone             = "0.50"
+      load_balancer        = "23.73"
+      orchestrator_fargate = "7.21"
+      total                = "76.54"
+      vpc_endpoints        = "43.80"
+    }
+    error_message = "six endpoints in one zone, and no public address"
+  }
+}
+
+run "instance" {
+  variables {
+    orchestrator_mode = "instance"
+    release_bundle    = "tests/empty.tar.gz"
+  }
+  assert {
+    condition = output.fixed_costs_usd == {
+      alarms                = "1.00"
+      dns_zone              = "0.50"
+      orchestrator_instance = "16.55"
+      total                 = "18.05"
+    }
+    error_message = "one small instance"
+  }
+}
+
+run "new_gpu" {
+  variables {
+    gpu_mode        = "new"
+    gpu_instance_id = null
+    gpu_ami_id      = "ami-0123456789abcdef0"
+  }
+  assert {
+    condition     = output.fixed_costs_usd["gpu_volume"] == "16.00" && output.fixed_costs_usd["total"] == "52.39"
+    error_message = "its volume comes on top"
+  }
+}
