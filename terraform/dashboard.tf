@@ -45,10 +45,11 @@ locals {
       metrics = [["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", aws_sqs_queue.tasks.name, { label = "oldest" }]]
     },
     {
-      # There is a point of the CPU for each five minutes in which the instance ran; the sum over a range is its price.
-      title = "GPU instance: dollars spent in each five minutes"
+      # There is a point of the CPU for each period in which the instance ran, and none for the others.
+      title = "GPU instance: hours, and dollars (right), since the left edge"
       metrics = [
-        [{ expression = "IF(cpu >= 0, ${local.gpu_hour_usd / 12}, 0)", label = "$", id = "dollars" }],
+        [{ expression = "RUNNING_SUM(IF(cpu >= 0, PERIOD(cpu) / 3600, 0))", id = "hours", label = "hours" }],
+        [{ expression = "RUNNING_SUM(IF(cpu >= 0, ${local.gpu_hour_usd} * PERIOD(cpu) / 3600, 0))", id = "dollars", label = "$", yAxis = "right" }],
         ["AWS/EC2", "CPUUtilization", "InstanceId", local.gpu_instance_id, { id = "cpu", stat = "Average", visible = false }],
       ]
     },
