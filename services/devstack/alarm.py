@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from services.devstack.metric_math import compile_expression
 
 
 class AlarmState(StrEnum):
@@ -31,18 +33,19 @@ Expression: TypeAlias = Callable[[PeriodFacts], float | None]
 """The metric (or metric math) the alarm looks at: one value per period, None where it is missing."""
 
 
-def visible_plus_sent(facts: PeriodFacts) -> float | None:
-    """Our alarm. A sum in metric math treats what is missing as 0, unless everything is missing.
+EXPRESSION: Final = "IF(cpu >= 0, visible + sent, 1)"
+"""As Terraform has it. EC2 publishes nothing of a stopped instance, and then there is no point."""
 
-    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
-    """
-    if facts.visible_average is None and facts.sent_sum is None:
-        return None
-    return (facts.visible_average or 0.0) + (facts.sent_sum or 0)
+_work = compile_expression(EXPRESSION)
+
+
+def work_while_running(facts: PeriodFacts) -> float | None:
+    """Our alarm."""
+    return _work({"cpu": facts.cpu_average, "visible": facts.visible_average, "sent": facts.sent_sum})
 
 
 def visible_only(facts: PeriodFacts) -> float | None:
-    """The alarm of the original design, blind to messages that are taken at once."""
+    """The plain alarm, blind to messages that are taken at once."""
     return facts.visible_average
 
 
@@ -54,7 +57,7 @@ class AlarmDefinition:
     """
 
     name: str = "QueueEmptyFor30Min"
-    expression: Expression = visible_plus_sent
+    expression: Expression = work_while_running
     period_s: float = 300.0
     evaluation_periods: int = 6
     datapoints_to_alarm: int = 6

@@ -104,6 +104,7 @@ class Evaluator:
                 self.alarm.definition,
                 transition,
                 queue_name=self._resources.queue_name,
+                instance_id=self._resources.instance_id,
                 region=self._resources.region,
                 at=datetime.now(UTC),
             )

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from services.devstack.alarm import AlarmDefinition, Transition
+from services.devstack.alarm import EXPRESSION, AlarmDefinition, Transition
 from services.devstack.power import State
 
 ACCOUNT_ID = "123456789012"
 
 
 def alarm_event(
-    definition: AlarmDefinition, transition: Transition, *, queue_name: str, region: str, at: datetime
+    definition: AlarmDefinition,
+    transition: Transition,
+    *,
+    queue_name: str,
+    instance_id: str,
+    region: str,
+    at: datetime,
 ) -> dict[str, Any]:
     """A direct alarm action.
 
@@ -32,7 +38,7 @@ def alarm_event(
             "alarmName": definition.name,
             "state": {**state, "reasonData": _reason_data(definition, transition, timestamp)},
             "previousState": {"value": transition.previous.value, "reason": "", "timestamp": timestamp},
-            "configuration": {"metrics": _metrics(definition, queue_name)},
+            "configuration": {"metrics": _metrics(definition, queue_name, instance_id)},
         },
     }
 
@@ -88,35 +94,37 @@ def _reason_data(definition: AlarmDefinition, transition: Transition, timestamp:
     return json.dumps(data)
 
 
-def _metrics(definition: AlarmDefinition, queue_name: str) -> list[dict[str, Any]]:
+def _metrics(definition: AlarmDefinition, queue_name: str, instance_id: str) -> list[dict[str, Any]]:
     if definition.queries:
         return [_query(query) for query in definition.queries]
+    queue, instance = {"QueueName": queue_name}, {"InstanceId": instance_id}
+    period_s = definition.period_s
     return [
-        {"id": "total", "expression": "visible + sent", "label": "visible or sent", "returnData": True},
-        _metric("visible", "ApproximateNumberOfMessagesVisible", "Average", definition, queue_name),
-        _metric("sent", "NumberOfMessagesSent", "Sum", definition, queue_name),
+        {"id": "work", "expression": EXPRESSION, "label": "Tasks waiting or sent", "returnData": True},
+        _metric("visible", "AWS/SQS", "ApproximateNumberOfMessagesVisible", queue, "Average", period_s),
+        _metric("sent", "AWS/SQS", "NumberOfMessagesSent", queue, "Sum", period_s),
+        _metric("cpu", "AWS/EC2", "CPUUtilization", instance, "Average", period_s),
     ]
 
 
 def _query(query: Mapping[str, Any]) -> dict[str, Any]:
     """A metric query as DescribeAlarms has it, in the event's spelling."""
-    shown: dict[str, Any] = {"id": query["Id"], "returnData": query.get("ReturnData", True)}
     if "Expression" in query:
-        return {**shown, "expression": query["Expression"], "label": query.get("Label", "")}
+        text, label = query["Expression"], query.get("Label", "")
+        return {"id": query["Id"], "expression": text, "label": label, "returnData": query.get("ReturnData", True)}
     stat, metric = query["MetricStat"], query["MetricStat"]["Metric"]
     dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
-    named = {"namespace": metric["Namespace"], "name": metric["MetricName"], "dimensions": dimensions}
-    return {**shown, "metricStat": {"metric": named, "period": stat["Period"], "stat": stat["Stat"]}}
+    return _metric(query["Id"], metric["Namespace"], metric["MetricName"], dimensions, stat["Stat"], stat["Period"])
 
 
 def _metric(
-    metric_id: str, metric: str, statistic: str, definition: AlarmDefinition, queue_name: str
+    metric_id: str, namespace: str, name: str, dimensions: Mapping[str, str], statistic: str, period_s: float
 ) -> dict[str, Any]:
     return {
         "id": metric_id,
         "metricStat": {
-            "metric": {"namespace": "AWS/SQS", "name": metric, "dimensions": {"QueueName": queue_name}},
-            "period": definition.period_s,
+            "metric": {"namespace": namespace, "name": name, "dimensions": dimensions},
+            "period": period_s,
             "stat": statistic,
         },
         "returnData": False,

@@ -12,7 +12,7 @@ from services.devstack.alarm import (
     Transition,
     judge,
     visible_only,
-    visible_plus_sent,
+    work_while_running,
 )
 
 MINUTE_S = 60
@@ -43,16 +43,19 @@ def test_six_of_six_periods_must_be_empty_and_missing_ones_are_not(
 @pytest.mark.parametrize(
     ("facts", "value"),
     [
-        (PeriodFacts(0.0, 0), 0.0),
-        (PeriodFacts(0.0, 3), 3.0),
-        (PeriodFacts(0.2, 0), 0.2),
-        (PeriodFacts(None, 2), 2.0),
-        (PeriodFacts(1.0, None), 1.0),
-        (PeriodFacts(None, None), None),
+        (PeriodFacts(0.0, 0, 2.0), 0.0),
+        (PeriodFacts(0.0, 3, 2.0), 3.0),
+        (PeriodFacts(0.2, 0, 2.0), 0.2),
+        (PeriodFacts(None, 2, 2.0), 2.0),
+        (PeriodFacts(1.0, None, 2.0), 1.0),
+        (PeriodFacts(None, None, 2.0), None),
+        (PeriodFacts(0.0, 0, None), None),
     ],
 )
-def test_a_sum_takes_what_is_missing_for_zero_unless_all_is_missing(facts: PeriodFacts, value: float | None) -> None:
-    assert visible_plus_sent(facts) == value
+def test_a_sum_takes_what_is_missing_for_zero_and_a_stopped_instance_has_no_point(
+    facts: PeriodFacts, value: float | None
+) -> None:
+    assert work_while_running(facts) == value
 
 
 def test_an_idle_queue_alarms_after_thirty_minutes_and_only_once() -> None:
@@ -134,7 +137,7 @@ def _run(
     transitions = []
     for minute in range(1, minutes + 1):
         visible, sent = measured_in(minute)
-        alarm.metrics.publish((minute - 1) * MINUTE_S, visible=visible, sent=sent)
+        alarm.metrics.publish((minute - 1) * MINUTE_S, visible=visible, sent=sent, cpu=2.0)
         transition = alarm.look(minute * MINUTE_S)
         if transition is not None:
             transitions.append((minute, transition))

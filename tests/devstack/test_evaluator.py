@@ -45,10 +45,13 @@ class Recorder:
 
 @asynccontextmanager
 async def evaluating(
-    emulated: Emulated, recorder: Recorder, *, scale: float = SCALE
+    emulated: Emulated, recorder: Recorder, *, scale: float = SCALE, running: bool = False
 ) -> AsyncIterator[tuple[Evaluator, Resources]]:
     """An evaluator of a queue and an instance of its own."""
     resources = await asyncio.to_thread(_resources, emulated)
+    if running:
+        await asyncio.to_thread(emulated.ec2.start_instances, InstanceIds=[resources.instance_id])
+        await asyncio.to_thread(emulated.wait_for, resources.instance_id, "running")
     async with EmulatorClient(emulated.endpoint_url) as emulator, Background() as background:
         evaluator = Evaluator(
             emulator=emulator,
@@ -71,7 +74,7 @@ async def test_every_minute_the_schedule_calls(emulated: Emulated) -> None:
 
 async def test_an_empty_queue_alarms_once(emulated: Emulated) -> None:
     recorder = Recorder()
-    async with evaluating(emulated, recorder) as (evaluator, _resources):
+    async with evaluating(emulated, recorder, running=True) as (evaluator, _resources):
         await _until(lambda: len(recorder.alarms) == 1)
         seen = len(recorder.schedules)
         await _until(lambda: len(recorder.schedules) >= seen + 60)
@@ -80,9 +83,16 @@ async def test_an_empty_queue_alarms_once(emulated: Emulated) -> None:
         assert recorder.alarms[0]["alarmData"]["alarmName"] == "QueueEmptyFor30Min"
 
 
+async def test_an_empty_queue_is_no_alarm_while_the_instance_is_stopped(emulated: Emulated) -> None:
+    recorder = Recorder()
+    async with evaluating(emulated, recorder) as (evaluator, _resources):
+        await _until(lambda: len(recorder.schedules) >= 60)
+        assert (evaluator.alarm.state, recorder.alarms) == (AlarmState.OK, [])
+
+
 async def test_a_message_that_no_sample_ever_sees_ends_the_alarm(emulated: Emulated) -> None:
     recorder = Recorder()
-    async with evaluating(emulated, recorder) as (evaluator, resources):
+    async with evaluating(emulated, recorder, running=True) as (evaluator, resources):
         await _until(lambda: evaluator.alarm.state is AlarmState.ALARM)
         await asyncio.to_thread(_send_unseen, emulated, resources.queue_url)
         await _until(lambda: evaluator.alarm.state is AlarmState.OK)
@@ -121,7 +131,7 @@ async def test_a_minute_is_skipped_while_the_last_look_still_runs(emulated: Emul
             return await super().invoke(event)
 
     recorder = Slow()
-    async with evaluating(emulated, recorder) as (evaluator, _resources):
+    async with evaluating(emulated, recorder, running=True) as (evaluator, _resources):
         await _until(lambda: evaluator.alarm.state is AlarmState.ALARM)  # thirty minutes have passed
         assert looks == 1
         let_go.set()

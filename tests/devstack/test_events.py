@@ -14,7 +14,9 @@ INSTANCE = "i-0f0f6fd680921de5f"
 
 def test_an_alarm_event_tells_its_state_where_aws_does() -> None:
     transition = Transition(AlarmState.OK, AlarmState.ALARM, (0.0,) * 6)
-    event = alarm_event(AlarmDefinition(), transition, queue_name="gpu_tasks_queue", region="us-east-1", at=AT)
+    event = alarm_event(
+        AlarmDefinition(), transition, queue_name="gpu_tasks_queue", instance_id=INSTANCE, region="us-east-1", at=AT
+    )
     assert event["source"] == "aws.cloudwatch"
     assert event["time"] == "2026-03-04T05:06:07.890+0000"
     data = event["alarmData"]
@@ -23,7 +25,7 @@ def test_an_alarm_event_tells_its_state_where_aws_does() -> None:
     assert data["previousState"]["value"] == "OK"
     assert json.loads(data["state"]["reasonData"])["recentDatapoints"] == [0.0] * 6
     returned = [metric for metric in data["configuration"]["metrics"] if metric["returnData"]]
-    assert [metric["id"] for metric in returned] == ["total"]
+    assert [metric["id"] for metric in returned] == ["work"]
 
 
 def test_a_schedule_event_is_eventbridges() -> None:
@@ -42,7 +44,7 @@ def test_an_instance_event_names_the_instance_and_its_state() -> None:
 def test_the_shutdown_lambda_knows_each_of_them() -> None:
     transition = Transition(AlarmState.OK, AlarmState.ALARM, (0.0,) * 6)
     events = [
-        alarm_event(AlarmDefinition(), transition, queue_name="queue", region="us-east-1", at=AT),
+        alarm_event(AlarmDefinition(), transition, queue_name="queue", instance_id=INSTANCE, region="us-east-1", at=AT),
         schedule_event(rule_name="shutdown-gpu", region="us-east-1", at=AT),
         instance_state_event(INSTANCE, State.STOPPED, region="us-east-1", at=AT),
     ]

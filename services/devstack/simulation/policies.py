@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from services.devstack.alarm import visible_only, visible_plus_sent
+from services.devstack.alarm import visible_only, work_while_running
 from services.devstack.power import State
 from services.devstack.simulation.cloudwatch import CloudWatch
 from services.devstack.simulation.machine import StartRefusedError
@@ -33,7 +33,14 @@ class OriginalPolicy:
 
     def __init__(self, world: World, trace: Trace) -> None:
         self._world = world
-        CloudWatch(world.clock, world.queue, expression=visible_only, act=self._on_alarm, lost=trace.alarm_lost)
+        CloudWatch(
+            world.clock,
+            world.queue,
+            world.machine,
+            expression=visible_only,
+            act=self._on_alarm,
+            lost=trace.alarm_lost,
+        )
 
     def submit(self, task_id: str) -> None:
         self._world.create_task(task_id)
@@ -57,7 +64,14 @@ class OurPolicy:
         Janitor(world)
         shutdown = ShutdownFunction(world)
         world.clock.every(MINUTE_S, shutdown.invoke, first_s=SCHEDULE_PHASE_S)
-        CloudWatch(world.clock, world.queue, expression=visible_plus_sent, act=shutdown.invoke, lost=trace.alarm_lost)
+        CloudWatch(
+            world.clock,
+            world.queue,
+            world.machine,
+            expression=work_while_running,
+            act=shutdown.invoke,
+            lost=trace.alarm_lost,
+        )
 
     def submit(self, task_id: str) -> None:
         self._world.create_task(task_id)

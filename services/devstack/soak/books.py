@@ -57,8 +57,7 @@ def _of_job(job: SoakJob, records: Mapping[str, Mapping[str, Any]], runs: Counte
         yield f"{job.name} ({job.job_id}) has neither or both of result and error: {end}"
     if end["status"] == "failed" and "error_code" not in record:
         yield f"{job.name} ({job.job_id}) failed without a named cause"
-    # A message that the janitor sent again bears the task's id instead of the request's.
-    count, attempts = runs[job.name] + runs[job.job_id], int(record.get("attempt", 0))
+    count, attempts = runs[job.name], int(record.get("attempt", 0))
     if count > attempts:
         yield f"{job.name} ({job.job_id}) ran {count} times upstream in {attempts} attempts"
     if end["status"] == "completed" and count == 0:

@@ -99,7 +99,7 @@ def test_a_stop_during_the_boot_cancels_it() -> None:
     assert box.notes == [("terminate", 60), ("halt", 120)]
 
 
-def test_a_message_comes_back_after_its_visibility_and_dies_after_five_receives() -> None:
+def test_a_message_comes_back_after_its_visibility_and_dies_after_too_many_receives() -> None:
     clock = Clock()
     queue = MessageQueue(clock)
     queue.send("task")
@@ -126,7 +126,8 @@ class TestCloudWatch:
         """When the alarm acts; a message is visible from the 2nd to the 5th minute, and the queue is in use then."""
         clock, fired = Clock(), list[float]()
         queue = MessageQueue(clock)
-        CloudWatch(clock, queue, expression=visible_only, act=lambda: fired.append(clock.now_s), lost=lost)
+        machine = Machine(clock, Occupant(clock), no_capacity=NEVER)
+        CloudWatch(clock, queue, machine, expression=visible_only, act=lambda: fired.append(clock.now_s), lost=lost)
         clock.at(after_s + 90, lambda: queue.send("task"))
         clock.at(after_s + 290, lambda: _take(queue))
         for minute in range(1, 180):
