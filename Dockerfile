@@ -8,7 +8,7 @@ WORKDIR /build
 COPY requirements-orchestrator.lock ./
 RUN ["/opt/orchestrator/bin/python", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", \
      "--only-binary=:all:", "--require-hashes", "--no-deps", "--requirement", "requirements-orchestrator.lock"]
-COPY pyproject.toml README.md ./
+COPY LICENSE pyproject.toml README.md ./
 COPY lib lib
 COPY services services
 RUN ["/opt/orchestrator/bin/python", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", \

@@ -1,4 +1,4 @@
-"""The wheel: all of our code with its data, nothing else, and commands that start."""
+"""The wheel: all of our code with its data and its licence, nothing else, and commands that start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     source = tmp_path_factory.mktemp("source")
     for name in ("lib", "services"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("LICENSE", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     target = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
@@ -36,6 +36,10 @@ def test_it_holds_all_of_our_code_and_its_samples(wheel: zipfile.Path) -> None:
 
 def test_it_is_made_for_any_machine(wheel: zipfile.Path) -> None:
     assert Path(str(wheel.root.filename)).name.endswith("-py3-none-any.whl")
+
+
+def test_it_carries_its_licence(wheel: zipfile.Path) -> None:
+    assert [name for name in wheel.root.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
 
 
 def test_its_commands_name_functions_that_exist(wheel: zipfile.Path) -> None:
