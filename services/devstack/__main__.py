@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
+from typing import NoReturn
 
 import structlog
 from rich.console import Console
@@ -27,14 +28,19 @@ _INTERRUPTED = 130
 
 _SOAK_LOGS = Path("soak-logs")
 
+_DESCRIPTION = (
+    "The whole system on one machine: emulated AWS, the orchestrator, and a pretend GPU instance with the real adapter "
+    "beside a stand-in Unified API."
+)
+
 Play = Callable[[], Awaitable[int]]
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def main() -> None:
-    """Exit codes: 0 all as it should be, 1 not, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
+    """Exit codes: 0 all as it should be, 1 not, 130 interrupted before the end; `up` has no other end."""
+    parser = argparse.ArgumentParser(prog="devstack", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("demo", "play the whole story and end"), ("up", "leave the system running until Ctrl-C")):
         command = commands.add_parser(name, help=text)
@@ -43,7 +49,7 @@ def main() -> None:
     _add_soak(commands.add_parser("soak", help="disturb the running system, then balance the books"))
     arguments = parser.parse_args()
     configure_logging("devstack", form=LogFormat.CONSOLE, level="WARNING")
-    sys.exit(_run(_chosen(arguments)))
+    sys.exit(_run(_chosen(arguments), interrupted=0 if arguments.command == "up" else _INTERRUPTED))
 
 
 def _add_soak(soaking: argparse.ArgumentParser) -> None:
@@ -60,8 +66,8 @@ def _chosen(arguments: argparse.Namespace) -> Play:
     return partial(_demo if arguments.command == "demo" else _up, options)
 
 
-def _run(play: Play) -> int:
-    verdict = _INTERRUPTED
+def _run(play: Play, *, interrupted: int) -> int:
+    verdict = interrupted
 
     async def until_stopped(stop: asyncio.Event) -> None:
         nonlocal verdict
@@ -112,7 +118,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=140)
 
 
-async def _up(options: StackOptions) -> int:
+async def _up(options: StackOptions) -> NoReturn:
     console = _console()
     async with Stack(options) as stack:
         await asyncio.to_thread(upload_samples, stack)
@@ -123,8 +129,8 @@ async def _up(options: StackOptions) -> int:
         )
         console.print(f"logs          {stack.log_dir}")
         console.print(f"30 idle minutes pass in {1800 / options.scale:g} s. Ctrl-C ends everything.")
-        await asyncio.Event().wait()
-    return 0
+        for_ever: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+        await for_ever
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from services.devstack.simulation.traces import all_traces
 
 _SEED = 1
 _TABLE_WIDTH = 150
+_DESCRIPTION = "Whole days under three policies, on a virtual clock: what became of the jobs, and what it cost."
 _CAPTION = "What the GPU does in 24 hours, and what it costs"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table; write the page and the picture where asked to."""
-    parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="simulate", description=_DESCRIPTION)
     parser.add_argument("--seed", type=int, default=_SEED, help="of the random arrivals (default: %(default)s)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there; needs --plot")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the picture there, as SVG")

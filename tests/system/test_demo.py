@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,9 +16,15 @@ from tests.system.test_soak import processes_writing_below
 INTERRUPTED = 130
 
 
-async def start_demo(folder: Path) -> asyncio.subprocess.Process:
+async def start_demo(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.devstack", "demo", cwd=folder, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "services.devstack",
+        *(arguments or ("demo",)),
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdout=asyncio.subprocess.PIPE,
     )
 
 
@@ -44,4 +51,16 @@ async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     demo.send_signal(signal.SIGINT)
     await demo.communicate()
     assert demo.returncode == INTERRUPTED
+    assert processes_writing_below(tmp_path) == []
+
+
+@pytest.mark.timeout(120)
+async def test_ctrl_c_is_how_the_system_that_is_left_running_ends(tmp_path: Path) -> None:
+    up = await start_demo(tmp_path, "up", "--port", "0")
+    assert up.stdout is not None
+    shown = [await up.stdout.readline() for _ in range(5)]
+    assert b"Ctrl-C" in shown[-1], shown
+    up.send_signal(signal.SIGINT)
+    await up.communicate()
+    assert up.returncode == 0
     assert processes_writing_below(tmp_path) == []
