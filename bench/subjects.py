@@ -21,7 +21,7 @@ from services.devstack.processes import OwnedProcess, owned_process
 
 _READY_LIMIT_S = 30.0
 _END_LIMIT_S = 5.0
-INSTANCE_ID = "i-0f0f6fd680921de5f"
+INSTANCE_ID = "i-0fedcba9876543210"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PATIENT = CallPolicy(total_s=30.0, read_timeout_s=25.0)
 QUICK = CallPolicy(total_s=1.0, read_timeout_s=1.0)
 
-INSTANCE_ID = "i-0f0f6fd680921de5f"
+INSTANCE_ID = "i-0fedcba9876543210"
 PROMPT = "线稿, please"
 
 

@@ -16,7 +16,7 @@ from tests.conftest import REGION
 pytestmark = pytest.mark.emulators("moto", "ministack")
 
 ONCE = CallPolicy(total_s=60.0, read_timeout_s=30.0)
-IDENTITY = "i-0f0f6fd680921de5f"
+IDENTITY = "i-0fedcba9876543210"
 
 
 @pytest.fixture

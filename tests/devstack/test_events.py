@@ -9,7 +9,7 @@ from services.devstack.power import State
 from services.shutdown.trigger import name_trigger
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
-INSTANCE = "i-0f0f6fd680921de5f"
+INSTANCE = "i-0fedcba9876543210"
 
 
 def test_an_alarm_event_tells_its_state_where_aws_does() -> None:

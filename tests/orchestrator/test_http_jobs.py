@@ -99,7 +99,7 @@ async def test_an_unknown_job_is_not_found(prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "job_id", ["1", "worker%23i-0f0f6fd680921de5f", "instance%23i-0f", "%00", "x" * 3000, "%F0%9F%92%A5"]
+    "job_id", ["1", "worker%23i-0fedcba9876543210", "instance%23i-0f", "%00", "x" * 3000, "%F0%9F%92%A5"]
 )
 async def test_what_is_no_job_id_is_not_even_looked_up(job_id: str) -> None:
     async with World() as world:

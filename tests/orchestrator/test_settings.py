@@ -13,7 +13,7 @@ REQUIRED = {
     "SQS_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/gpu_tasks_queue",
     "SQS_DLQ_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/gpu_tasks_dlq",
     "DYNAMODB_TABLE": "task_store",
-    "GPU_INSTANCE_ID": "i-0f0f6fd680921de5f",
+    "GPU_INSTANCE_ID": "i-0fedcba9876543210",
 }
 SECRET = "correct-horse-battery-staple"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()

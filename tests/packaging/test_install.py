@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.absence import absent
 from tests.packaging.registry import fetch_wheels
 from tests.systemd import emulated_aws
 from tests.systemd.machine import PYTHON, Machine, booted_machine, why_not
@@ -19,7 +20,7 @@ INSTALL = "/opt/checkout/systemd/install.sh"
 UNIT = "sqs-adapter.service"
 UNITS = emulated_aws.UNITS | {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}
 # On the instance, credentials come from its role and AWS needs no address.
-OPERATORS = emulated_aws.ENVIRONMENT | {"GPU_INSTANCE_ID": "i-0f0f6fd680921de5f"}
+OPERATORS = emulated_aws.ENVIRONMENT | {"GPU_INSTANCE_ID": "i-0fedcba9876543210"}
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 
@@ -32,12 +33,10 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Machine]:
     if reason := why_not():
-        pytest.skip(reason)
+        absent(reason)
     with booted_machine(tmp_path, UNITS, {}) as machine:
-        sources = (
-            "lib services systemd pyproject.toml README.md requirements-adapter.lock requirements-orchestrator.lock"
-        )
-        machine.run("sh", "-c", f"mkdir /opt/checkout && cd /opt/source && cp -r {sources} /opt/checkout")
+        sources = "lib services systemd LICENSE pyproject.toml README.md requirements-{adapter,orchestrator}.lock"
+        machine.run("bash", "-c", f"mkdir /opt/checkout && cd /opt/source && cp -r {sources} /opt/checkout")
         yield machine
 
 
@@ -52,7 +51,7 @@ def box(tmp_path: Path) -> Iterator[Machine]:
 )
 def test_it_refuses_with_a_sentence(arguments: str, prefix: str, code: int, sentence: str) -> None:
     if prefix and (reason := why_not()):
-        pytest.skip(reason)
+        absent(reason)
     with tempfile.TemporaryDirectory() as readable_by_all:
         Path(readable_by_all).chmod(0o755)
         script = Path(readable_by_all) / "install.sh"

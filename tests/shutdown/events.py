@@ -38,8 +38,8 @@ INSTANCE_STATE: dict[str, Any] = {
     "version": "0",
     "detail-type": "EC2 Instance State-change Notification",
     "source": "aws.ec2",
-    "resources": ["arn:aws:ec2:us-east-1:123456789012:instance/i-0f0f6fd680921de5f"],
-    "detail": {"instance-id": "i-0f0f6fd680921de5f", "state": "stopped"},
+    "resources": ["arn:aws:ec2:us-east-1:123456789012:instance/i-0fedcba9876543210"],
+    "detail": {"instance-id": "i-0fedcba9876543210", "state": "stopped"},
 }
 
 

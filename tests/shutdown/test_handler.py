@@ -311,9 +311,9 @@ class TestFailure:
         assert world.state() == "running"
 
     def test_an_instance_that_is_not_there_is_named(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("GPU_INSTANCE_ID", "i-0f0f6fd680921de5f")
+        monkeypatch.setenv("GPU_INSTANCE_ID", "i-0fedcba9876543210")
         with pytest.raises(
-            InstanceNotFoundError, match=r"^GPU_INSTANCE_ID: EC2 knows no instance 'i-0f0f6fd680921de5f'"
+            InstanceNotFoundError, match=r"^GPU_INSTANCE_ID: EC2 knows no instance 'i-0fedcba9876543210'"
         ):
             invoke()
 

@@ -8,7 +8,7 @@ from services.shutdown.settings import Settings
 
 NEEDED = {
     "AWS_REGION": "us-east-1",
-    "GPU_INSTANCE_ID": "i-0f0f6fd680921de5f",
+    "GPU_INSTANCE_ID": "i-0fedcba9876543210",
     "DYNAMODB_TABLE": "task_store",
     "SQS_QUEUE_URL": "http://127.0.0.1/123456789012/gpu_tasks_queue",
 }

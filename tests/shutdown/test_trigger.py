@@ -28,7 +28,7 @@ look_alikes = st.recursive(
         (ALARM_BY_EVENT_BRIDGE, Trigger("alarm", "QueueEmptyFor30Min", "ALARM")),
         (ALARM_BY_SNS, Trigger("alarm", "QueueEmptyFor30Min", "ALARM")),
         (SCHEDULE, Trigger("schedule", "arn:aws:events:us-east-1:123456789012:rule/shutdown-gpu-every-minute")),
-        (INSTANCE_STATE, Trigger("instance_state", "i-0f0f6fd680921de5f", "stopped")),
+        (INSTANCE_STATE, Trigger("instance_state", "i-0fedcba9876543210", "stopped")),
         ({}, Trigger("test")),
         (None, Trigger("test")),
         ({"key1": "value1"}, Trigger("unknown")),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.absence import absent
 from tests.systemd import emulated_aws
 from tests.systemd.emulated_aws import IN_THE_MACHINE, lines
 from tests.systemd.inside import AWS_PORT, METADATA_PORT
@@ -31,7 +32,7 @@ _ORCHESTRATOR_ENVIRONMENT = {
     "SQS_QUEUE_URL": f"{_QUEUES}/gpu_tasks_queue",
     "SQS_DLQ_URL": f"{_QUEUES}/gpu_tasks_dlq",
     "DYNAMODB_TABLE": "task_store",
-    "GPU_INSTANCE_ID": "i-0f0f6fd680921de5f",
+    "GPU_INSTANCE_ID": "i-0fedcba9876543210",
 }
 _SHIPPED = (ADAPTER, ORCHESTRATOR, "comfyui-restart.path", "comfyui-restart.service")
 _STAND_INS = emulated_aws.UNITS | {
@@ -60,7 +61,7 @@ _STAND_INS = emulated_aws.UNITS | {
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The GPU instance and the orchestrator's in one, with emulated AWS on its loopback."""
     if reason := why_not():
-        pytest.skip(reason)
+        absent(reason)
     scratch: Path = tmp_path_factory.mktemp("machine")
     units = _STAND_INS | {name: (UNITS / name).read_text() for name in _SHIPPED}
     files = {

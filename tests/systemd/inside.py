@@ -45,7 +45,7 @@ class _Metadata(http.server.BaseHTTPRequestHandler):
         self._answer("token")
 
     def do_GET(self) -> None:
-        self._answer("i-0f0f6fd680921de5f")
+        self._answer("i-0fedcba9876543210")
 
     def _answer(self, text: str) -> None:
         self.send_response(200)
