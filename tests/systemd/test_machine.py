@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from tests.absence import absent
 from tests.systemd.machine import booted_machine, why_not
 
 
 def test_what_a_machine_started_mounted_and_wrote_is_gone_with_it(tmp_path: Path) -> None:
     if reason := why_not():
-        pytest.skip(reason)
+        absent(reason)
     mounts = places(Path("/proc/self/mounts"))
     with booted_machine(tmp_path, {"machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\n"}, {}) as box:
         box.write("/etc/left-behind", "text")
