@@ -19,6 +19,8 @@ locals {
   # An existing instance may have a role already, and can have only one.
   makes_adapter_role = var.gpu_role_name == null
   adapter_role_name  = local.makes_adapter_role ? aws_iam_role.adapter[0].name : var.gpu_role_name
+
+  install_schedule = "rate(30 minutes)" # the shortest that SSM has
 }
 
 resource "aws_iam_role" "adapter" {
@@ -41,10 +43,16 @@ resource "aws_iam_role_policy" "adapter" {
   policy = data.aws_iam_policy_document.adapter.json
 }
 
-# Session Manager and Run Command instead of an open port.
-resource "aws_iam_role_policy_attachment" "adapter_ssm" {
-  role       = local.adapter_role_name
-  policy_arn = "arn:${local.partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"
+# Session Manager and Run Command instead of an open port. Copied, not attached: an existing role may have the attachment
+# already, and a destroy would take it away from whoever comes in by it.
+resource "aws_iam_role_policy" "adapter_ssm" {
+  name   = "${local.names.adapter}-ssm"
+  role   = local.adapter_role_name
+  policy = data.aws_iam_policy.ssm.policy
+}
+
+data "aws_iam_policy" "ssm" {
+  arn = "arn:${local.partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"
 }
 
 data "aws_iam_policy_document" "adapter_trust" {
@@ -61,7 +69,7 @@ data "aws_iam_policy_document" "adapter_trust" {
 data "aws_iam_policy_document" "adapter" {
   statement {
     sid       = "WorkOnTasks"
-    actions   = ["dynamodb:PutItem", "dynamodb:UpdateItem"]
+    actions   = ["dynamodb:UpdateItem"]
     resources = [aws_dynamodb_table.tasks.arn]
   }
 
@@ -72,11 +80,16 @@ data "aws_iam_policy_document" "adapter" {
   }
 }
 
-# An instance without a profile has no permissions, and says so only in its journal.
+# An instance without permissions says so only in its journal. The permissions go to the role that was named, else to the
+# one made here, which then must be the instance's.
 check "gpu_has_a_profile" {
   assert {
-    condition     = local.makes_gpu || try(data.aws_instance.gpu[0].iam_instance_profile, "") != ""
-    error_message = "The GPU instance has no instance profile, so the adapter may do nothing. Run the command in output gpu_profile_command once."
+    condition = local.makes_gpu || (
+      local.makes_adapter_role ?
+      try(data.aws_instance.gpu[0].iam_instance_profile, "") == aws_iam_instance_profile.adapter[0].name :
+      try(data.aws_instance.gpu[0].iam_instance_profile, "") != ""
+    )
+    error_message = "The GPU instance does not have the role with the adapter's permissions, so the adapter may do nothing. If it has an instance profile, set gpu_role_name to that profile's role; if it has none, run the command in output gpu_profile_command once."
   }
 }
 
@@ -125,7 +138,8 @@ resource "aws_ssm_document" "adapter" {
   })
 }
 
-# Applied when it changes: at once if the instance runs, else as soon as its agent reports after the next start.
+# Applied when it changes: at once if the instance runs, else as soon as its agent reports after the next start. Without a
+# schedule SSM never tries again what has failed, be it a package server's bad minute; what is in place already is left alone.
 resource "aws_ssm_association" "adapter" {
   count = local.releases
 
@@ -133,10 +147,12 @@ resource "aws_ssm_association" "adapter" {
   name             = aws_ssm_document.adapter[0].name
   document_version = aws_ssm_document.adapter[0].latest_version
 
+  schedule_expression = local.install_schedule
+
   targets {
     key    = "InstanceIds"
     values = [local.gpu_instance_id]
   }
 
-  depends_on = [aws_s3_object.release, aws_iam_role_policy.adapter_release, aws_iam_role_policy_attachment.adapter_ssm]
+  depends_on = [aws_s3_object.release, aws_iam_role_policy.adapter_release, aws_iam_role_policy.adapter_ssm]
 }

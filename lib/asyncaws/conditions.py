@@ -123,20 +123,21 @@ def _joined(word: str, conditions: tuple[Condition, ...], into: Placeholders) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a conditional update does to an item for which `condition` holds.
+    """What an update does to an item for which `condition` holds.
 
     Attributes:
+        condition: None: whatever is there, or is not.
         assign: attribute to new value; None removes the attribute.
         add: attribute to a number that is added; a missing attribute counts as 0.
     """
 
-    condition: Condition
+    condition: Condition | None = None
     assign: Mapping[str, Any] = field(default_factory=dict)
     add: Mapping[str, float] = field(default_factory=dict)
 
     def applied_to(self, item: Item) -> dict[str, Any] | None:
         """The item afterwards; None if the condition does not hold. What DynamoDB does, without DynamoDB."""
-        if not self.condition.holds(item):
+        if self.condition is not None and not self.condition.holds(item):
             return None
         changed = {name: value for name, value in {**item, **self.assign}.items() if value is not None}
         for name, amount in self.add.items():

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from lib.asyncaws.conditions import Change
+
 
 class UpstreamHealth(StrEnum):
     """What the worker thinks of the Unified API. One that is silent over a job within its deadline is busy."""
@@ -40,19 +42,24 @@ class WorkerRecord:
     last_claim_at: float | None = None
     active: tuple[str, ...] = ()
 
-    def to_item(self) -> dict[str, Any]:
-        item = {
-            "task_id": worker_key(self.instance_id),
-            "started_at": self.started_at,
-            "beat_at": self.beat_at,
-            "updated_at": self.beat_at,
-            "upstream": self.upstream,
-            "upstream_ok_at": self.upstream_ok_at,
-            "upstream_remark": self.upstream_remark or None,
-            "last_claim_at": self.last_claim_at,
-            "active": list(self.active),
-        }
-        return {name: value for name, value in item.items() if value is not None}
+    def to_change(self) -> Change:
+        """What a beat writes. What this process does not know yet stays as its predecessor has told it.
+
+        Otherwise an adapter that is restarted over a busy upstream would look like one whose upstream was never
+        healthy, and rule C would stop the instance in the middle of that work.
+        """
+        known = {"upstream_ok_at": self.upstream_ok_at, "last_claim_at": self.last_claim_at}
+        return Change(
+            assign={
+                "started_at": self.started_at,
+                "beat_at": self.beat_at,
+                "updated_at": self.beat_at,
+                "upstream": self.upstream,
+                "upstream_remark": self.upstream_remark or None,
+                "active": list(self.active),
+                **{name: value for name, value in known.items() if value is not None},
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ fenced by the attempt it was given, so a worker that lost its lease cannot publi
     (none) --create--> pending --claim--> processing --finish / fail--> completed / failed
               withdraw <--'  ^                |  `--claim again once the lease has expired
                              `----release-----'
-    pending, or processing without a lease --give up--> failed
+    pending, or processing with an expired lease --give up--> failed
+
+In `processing` the holder also renews its lease (hold) and writes down the run upstream; `resend` announces another
+message for a task that nobody holds. The shutdown Lambda has an edge of its own, from `processing` to `failed`: rule B.
 """
 
 from __future__ import annotations

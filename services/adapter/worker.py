@@ -13,7 +13,7 @@ from lib.asyncaws.errors import AwsError, TransientAwsError
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
 from lib.daemon.waiting import wait_for, wait_for_any
-from lib.gputask.gpu import UpstreamHealth, WorkerRecord
+from lib.gputask.gpu import UpstreamHealth, WorkerRecord, worker_key
 from lib.gputask.record import TaskRecord
 from services.adapter.meter import SILENT, Meter
 
@@ -66,6 +66,9 @@ class Worker:
             yield
         finally:
             self._active.remove(task)
+            # Rightly busy until now. Without this a job of over 15 min would seem, once it is over, to have been
+            # nothing but silence, and rule C might stop the instance before the next look at the upstream.
+            self._upstream_ok_at = self._clock()
             self._tell()
 
     def note_upstream(self, health: UpstreamHealth, *, remark: str = "") -> None:
@@ -113,7 +116,7 @@ class Worker:
             PermanentAwsError: there is no such table, or it may not be written.
         """
         try:
-            await self._table.put(self.record().to_item())
+            await self._write()
         except TransientAwsError as error:
             log.warning("worker.beat_failed", error=str(error))
 
@@ -135,9 +138,12 @@ class Worker:
     async def _beat(self) -> None:
         self._changed.clear()
         try:
-            await self._table.put(self.record().to_item())
+            await self._write()
         except AwsError as error:
             log.warning("worker.beat_failed", error=str(error))
+
+    async def _write(self) -> None:
+        await self._table.update(worker_key(self._instance_id), self.record().to_change())
 
     def _task_ids(self) -> tuple[str, ...]:
         # A set: two attempts at one task may overlap, the first one trying to publish after its lease is over.

@@ -91,10 +91,13 @@ def test_a_silent_upstream_is_rightly_busy_while_there_is_work(observed: Observe
     with observed.worker.working_on(TASK):
         observed.clock.now = 1100.0
         record = observed.worker.record()
+        observed.clock.now = 3000.0
     assert (record.upstream, record.upstream_ok_at) == (UpstreamHealth.BUSY, 1100.0)
     assert (record.last_claim_at, record.active) == (1000.0, ("task-1",))
+    observed.clock.now = 3001.0
     after = observed.worker.record()
     assert (after.upstream, after.last_claim_at, after.active) == (UpstreamHealth.HEALTHY, 1000.0, ())
+    assert after.upstream_ok_at == 3000.0  # to the end of the work, however long it took
 
 
 def test_two_attempts_at_one_task_may_overlap(observed: Observed) -> None:
@@ -153,6 +156,21 @@ async def test_it_beats_at_once_and_at_every_change(observed: Observed, place: W
     assert "status" not in await place.worker_record()  # so the index of tasks does not contain it
 
 
+async def test_an_adapter_restarted_over_a_busy_upstream_does_not_unsay_that_it_was_healthy(
+    observed: Observed, place: Workplace
+) -> None:
+    """The instance has been up for hours; its record is all that tells rule C to wait."""
+    observed.worker.note_upstream(UpstreamHealth.HEALTHY)
+    with observed.worker.working_on(TASK):
+        await observed.worker.announce()
+    later = Clock(1200.0)
+    successor = Worker(instance_id=INSTANCE_ID, table=place.table, notifier=Notifier(None), clock=later, beat_s=1)
+    await successor.announce()
+    record = await place.worker_record()
+    assert (record["beat_at"], record["upstream"], record["active"]) == (1200.0, "unhealthy", [])
+    assert (record["upstream_ok_at"], record["last_claim_at"]) == (1000.0, 1000.0)
+
+
 async def test_the_last_beat_says_that_the_work_is_over(observed: Observed, place: Workplace) -> None:
     """The work ends and the process with it: a record that stayed busy would vouch for work that nobody does."""
     ended = asyncio.Event()
@@ -165,7 +183,7 @@ async def test_the_last_beat_says_that_the_work_is_over(observed: Observed, plac
 
 
 async def test_a_table_that_fails_does_not_end_the_beat(observed: Observed, place: Workplace, wire: Wire) -> None:
-    outage = wire.order("PutItem", Fate.UNAVAILABLE, times=1)
+    outage = wire.order("UpdateItem", Fate.UNAVAILABLE, part="beat_at", times=1)
     ended = asyncio.Event()
     reporting = asyncio.create_task(observed.worker.report(ended))
     await outage.met.wait()

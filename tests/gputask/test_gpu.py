@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from lib.asyncaws.attributes import deserialize_item, serialize_item
 from lib.gputask.gpu import InstanceHold, UpstreamHealth, WorkerRecord, instance_key, worker_key
+
+
+def written(record: WorkerRecord, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The item after that beat."""
+    item = record.to_change().applied_to({"task_id": worker_key(record.instance_id), **(before or {})})
+    assert item is not None
+    return item
 
 
 def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
@@ -16,7 +26,7 @@ def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
         last_claim_at=2.5,
         active=("t-1", "t-2"),
     )
-    assert deserialize_item(serialize_item(record.to_item())) == {
+    assert deserialize_item(serialize_item(written(record))) == {
         "task_id": "worker#i-1",
         "started_at": 1.5,
         "beat_at": 3.5,
@@ -29,7 +39,7 @@ def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
 
 
 def test_a_worker_that_has_claimed_nothing_yet_says_nothing_of_it() -> None:
-    item = WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.UNHEALTHY).to_item()
+    item = written(WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.UNHEALTHY))
     assert item == {
         "task_id": "worker#i-1",
         "started_at": 1,
@@ -40,9 +50,18 @@ def test_a_worker_that_has_claimed_nothing_yet_says_nothing_of_it() -> None:
     }
 
 
+def test_a_new_process_leaves_what_only_its_predecessor_knows() -> None:
+    before = {"upstream_ok_at": 7.5, "last_claim_at": 2.5, "upstream": "busy", "upstream_remark": "silent"}
+    beat = WorkerRecord(instance_id="i-1", started_at=9, beat_at=9, upstream=UpstreamHealth.UNHEALTHY)
+    after = written(beat, before)
+    assert (after["upstream_ok_at"], after["last_claim_at"]) == (7.5, 2.5)
+    assert (after["started_at"], after["beat_at"], after["upstream"]) == (9, 9, "unhealthy")
+    assert "upstream_remark" not in after
+
+
 def test_notes_about_the_gpu_stay_out_of_the_index_of_tasks() -> None:
     """The index takes what has a `status`."""
-    item = WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.HEALTHY).to_item()
+    item = written(WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.HEALTHY))
     assert "status" not in item
     assert (worker_key("i-1"), instance_key("i-1")) == ("worker#i-1", "instance#i-1")
 

@@ -9,7 +9,7 @@ import pytest
 from lib.asyncaws.errors import ConditionFailed, PermanentAwsError
 from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
-from lib.gputask.gpu import UpstreamHealth, WorkerRecord
+from lib.gputask.gpu import UpstreamHealth, WorkerRecord, worker_key
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from lib.gputask.store import AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
 from tests.asyncaws.unreliable import DENIED, Fate, Refusal, UnreliableAws, unreliable_aws
@@ -100,7 +100,7 @@ async def test_an_expired_task_is_none_although_it_is_still_there(store: TaskSto
 
 async def test_what_is_not_a_task_is_none(store: TaskStore) -> None:
     beat = WorkerRecord(instance_id="i-1", started_at=1, beat_at=1, upstream=UpstreamHealth.HEALTHY)
-    await store.table.put(beat.to_item())
+    await store.table.update(worker_key("i-1"), beat.to_change())
     assert await store.get("worker#i-1") is None
     with pytest.raises(NotClaimable) as refusal:
         await claim(store, "worker#i-1")
