@@ -103,6 +103,8 @@ resource "aws_cloudwatch_metric_alarm" "oldest_message" {
 }
 
 # EC2 publishes CPUUtilization only while the instance runs; the number of samples does not matter, that there are some does.
+# In its own five minutes: an hour in which it was off for a while would have samples all the same. All periods together may
+# be a day, so 24 hours at the most.
 resource "aws_cloudwatch_metric_alarm" "gpu_running" {
   alarm_name          = "${local.names.system}-gpu-running-for-hours"
   alarm_description   = "The GPU instance has been running for ${var.alert_gpu_hours} hours without a break; its price is in output gpu_hour_usd."
@@ -110,8 +112,8 @@ resource "aws_cloudwatch_metric_alarm" "gpu_running" {
   metric_name         = "CPUUtilization"
   dimensions          = { InstanceId = local.gpu_instance_id }
   statistic           = "SampleCount"
-  period              = 3600
-  evaluation_periods  = var.alert_gpu_hours
+  period              = 300
+  evaluation_periods  = 12 * var.alert_gpu_hours
   threshold           = 0
   comparison_operator = "GreaterThanThreshold"
   treat_missing_data  = "notBreaching"

@@ -11,6 +11,8 @@ resource "aws_lb" "main" {
   idle_timeout               = 60 # uvicorn keeps connections for 75 s, or a closing one would be a 502
   drop_invalid_header_fields = true
   enable_deletion_protection = var.balancer_deletion_protection
+
+  depends_on = [aws_internet_gateway.main] # AWS makes none that faces an internet which is not there
 }
 
 resource "aws_lb_target_group" "orchestrator" {
@@ -102,6 +104,21 @@ locals {
 
   # One name, so one record proves it.
   certificate_proof = local.makes_certificate ? tolist(aws_acm_certificate.main[0].domain_validation_options)[0] : null
+}
+
+# A zone that does not hold the name, or that the world does not see, would leave the certificate waiting for its proof: 75
+# minutes, and then an error that says neither.
+data "aws_route53_zone" "main" {
+  count = var.route53_zone_id != null ? 1 : 0
+
+  zone_id = var.route53_zone_id
+
+  lifecycle {
+    postcondition {
+      condition     = self.private_zone != true && endswith(".${var.domain_name}", ".${trimsuffix(self.name, ".")}")
+      error_message = "domain_name ${var.domain_name} does not lie in the public zone route53_zone_id, which is ${self.name}${self.private_zone == true ? " and private" : ""}: nobody would find the API there, nor the certificate's proof."
+    }
+  }
 }
 
 resource "aws_acm_certificate" "main" {

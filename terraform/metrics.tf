@@ -124,7 +124,7 @@ resource "aws_ssm_document" "gpu_agent" {
   })
 }
 
-# Of its own, so that an agent which cannot be installed keeps no adapter from being updated.
+# Of its own, so that an agent which cannot be installed keeps no adapter from being updated. On a schedule, as the adapter's.
 resource "aws_ssm_association" "gpu_agent" {
   count = local.gpu_agents
 
@@ -132,10 +132,12 @@ resource "aws_ssm_association" "gpu_agent" {
   name             = aws_ssm_document.gpu_agent[0].name
   document_version = aws_ssm_document.gpu_agent[0].latest_version
 
+  schedule_expression = local.install_schedule
+
   targets {
     key    = "InstanceIds"
     values = [local.gpu_instance_id]
   }
 
-  depends_on = [aws_iam_role_policy.gpu_agent, aws_iam_role_policy_attachment.adapter_ssm]
+  depends_on = [aws_iam_role_policy.gpu_agent, aws_iam_role_policy.adapter_ssm]
 }

@@ -8,6 +8,9 @@ data "aws_availability_zones" "available" {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
   }
+
+  # The oldest zone of us-east-1 lacks Fargate's and the GPU's newer types. Named by id: its letter differs by account.
+  exclude_zone_ids = ["use1-az3"]
 }
 
 locals {
@@ -46,6 +49,12 @@ resource "aws_subnet" "public" {
   map_public_ip_on_launch = true
 
   tags = { Name = "${local.names.system}-public-${count.index}" }
+
+  # A zone that is impaired drops out of the list, and the others move up: that must not replace subnets, and with them a new
+  # GPU and its models.
+  lifecycle {
+    ignore_changes = [availability_zone]
+  }
 }
 
 resource "aws_route_table" "public" {
@@ -74,6 +83,10 @@ resource "aws_subnet" "private" {
   cidr_block        = cidrsubnet(var.vpc_cidr, 2, 2 + count.index)
 
   tags = { Name = "${local.names.system}-private-${count.index}" }
+
+  lifecycle {
+    ignore_changes = [availability_zone] # as for the public ones
+  }
 }
 
 # No route out: what a private orchestrator needs has an endpoint. Rejected: a NAT gateway, $32.85 a month plus traffic, $11
@@ -129,7 +142,7 @@ resource "aws_security_group" "endpoints" {
   count = local.is_private ? 1 : 0
 
   name        = "${local.names.system}-endpoints"
-  description = "AWS services as the orchestrator reaches them"
+  description = "AWS services as the orchestrator and a new GPU reach them"
   vpc_id      = aws_vpc.main.id
 }
 
@@ -139,6 +152,18 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints" {
   security_group_id            = aws_security_group.endpoints[0].id
   description                  = "The orchestrator"
   referenced_security_group_id = aws_security_group.orchestrator.id
+  ip_protocol                  = "tcp"
+  from_port                    = 443
+  to_port                      = 443
+}
+
+# The endpoints' names hold in the whole network: a new GPU is led to them, too, although it has a way out of its own.
+resource "aws_vpc_security_group_ingress_rule" "endpoints_gpu" {
+  count = local.is_private && local.makes_gpu ? 1 : 0
+
+  security_group_id            = aws_security_group.endpoints[0].id
+  description                  = "The GPU instance"
+  referenced_security_group_id = aws_security_group.gpu[0].id
   ip_protocol                  = "tcp"
   from_port                    = 443
   to_port                      = 443

@@ -28,16 +28,21 @@ locals {
   keys_arn       = local.makes_keys ? aws_ssm_parameter.api_keys[0].arn : var.api_keys_arn
   keys_in_secret = var.api_keys_arn == null ? false : strcontains(var.api_keys_arn, ":secretsmanager:")
   keys_service   = local.keys_in_secret ? "secretsmanager" : "ssm"
+
+  # Keys are read when the process starts. A task definition or a boot script that holds this changes with them, and so a
+  # new process starts. What stands behind api_keys_arn is not seen here.
+  keys_checksum = sha256(join(",", [for name, hash in var.api_key_hashes : "${name}:${hash}"]))
 }
 
-# Hashes, never keys: who reads this (or the state) can check a key but not make one. Standard parameters are free, a
-# secret in Secrets Manager costs $0.40 a month.
+# Hashes, never keys: who reads this (or the state) can check a key but not make one. Free up to 4 KB, which is some fifty
+# clients, then $0.05 a month; a secret in Secrets Manager costs $0.40.
 resource "aws_ssm_parameter" "api_keys" {
   count = local.makes_keys ? 1 : 0
 
   name        = "/${local.names.system}/api-keys"
   description = "Clients of the orchestrator: name:sha256hex, comma separated"
   type        = "SecureString"
+  tier        = "Intelligent-Tiering"
   value       = join(",", [for name, hash in var.api_key_hashes : "${name}:${hash}"])
 
   lifecycle {
@@ -166,6 +171,26 @@ data "aws_iam_policy_document" "orchestrator" {
       test     = "StringEquals"
       variable = "ec2:ResourceTag/${local.gpu_tag.key}"
       values   = [local.gpu_tag.value]
+    }
+  }
+
+  # EC2 asks in the caller's name for the key of an encrypted volume. Under AWS's own key nobody needs this; under a key of
+  # one's own an instance whose start lacks it goes straight back to "stopped".
+  statement {
+    sid       = "UnlockItsVolumes"
+    actions   = ["kms:CreateGrant"]
+    resources = ["arn:${local.partition}:kms:${var.region}:${local.account_id}:key/*"]
+
+    condition {
+      test     = "Bool"
+      variable = "kms:GrantIsForAWSResource"
+      values   = ["true"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = ["ec2.${var.region}.amazonaws.com"]
     }
   }
 }

@@ -59,6 +59,7 @@ resource "aws_ecs_task_definition" "orchestrator" {
     portMappings           = [{ containerPort = local.orchestrator_port, protocol = "tcp" }]
     environment            = [for name in sort(keys(local.orchestrator_environment)) : { name = name, value = local.orchestrator_environment[name] }]
     secrets                = [{ name = "API_KEYS", valueFrom = local.keys_arn }]
+    dockerLabels           = { "api-keys" = local.keys_checksum }
     logConfiguration = {
       logDriver = "awslogs"
       options = {
@@ -103,7 +104,20 @@ resource "aws_ecs_service" "orchestrator" {
     ignore_changes = [desired_count] # the autoscaling's
   }
 
-  depends_on = [aws_lb_listener.https, aws_iam_role_policy.orchestrator, aws_iam_role_policy.execution]
+  # Tasks that start without permissions or a way out fail, and a few of those are a failed deployment.
+  depends_on = [
+    aws_lb_listener.https,
+    aws_iam_role_policy.orchestrator,
+    aws_iam_role_policy.execution,
+    aws_route_table_association.public,
+    aws_route_table_association.private,
+    aws_vpc_endpoint.gateway,
+    aws_vpc_endpoint.interface,
+    aws_vpc_security_group_ingress_rule.endpoints,
+    aws_vpc_security_group_egress_rule.orchestrator_https,
+    aws_vpc_security_group_egress_rule.orchestrator_endpoints,
+    aws_vpc_security_group_egress_rule.orchestrator_gateways,
+  ]
 }
 
 # $0.50 per GB taken in; a request is a line of about 400 bytes.
@@ -114,8 +128,12 @@ resource "aws_cloudwatch_log_group" "orchestrator" {
   retention_in_days = var.log_retention_days
 }
 
+locals {
+  is_scaled = local.is_fargate && var.orchestrator_max_tasks > 1
+}
+
 resource "aws_appautoscaling_target" "orchestrator" {
-  count = local.is_fargate ? 1 : 0
+  count = local.is_scaled ? 1 : 0
 
   service_namespace  = "ecs"
   scalable_dimension = "ecs:service:DesiredCount"
@@ -124,8 +142,9 @@ resource "aws_appautoscaling_target" "orchestrator" {
   max_capacity       = var.orchestrator_max_tasks
 }
 
+# Each makes two alarms of its own, $0.10 a month each.
 resource "aws_appautoscaling_policy" "orchestrator" {
-  for_each = local.is_fargate ? {
+  for_each = local.is_scaled ? {
     cpu      = { metric = "ECSServiceAverageCPUUtilization", target = 60, label = null }
     requests = { metric = "ALBRequestCountPerTarget", target = 3000, label = "${aws_lb.main[0].arn_suffix}/${aws_lb_target_group.orchestrator[0].arn_suffix}" }
   } : {}

@@ -31,7 +31,7 @@ resource "aws_instance" "orchestrator" {
     environment   = [for name in sort(keys(local.orchestrator_environment)) : "${name}=${local.orchestrator_environment[name]}"]
     keys_arn      = local.keys_arn
     keys_service  = local.keys_service
-    keys_checksum = sha256(join(",", [for name, hash in var.api_key_hashes : "${name}:${hash}"]))
+    keys_checksum = local.keys_checksum
     domain_name   = var.domain_name
     port          = local.orchestrator_port
   })
@@ -58,7 +58,16 @@ resource "aws_instance" "orchestrator" {
     ignore_changes = [ami] # not replaced whenever Canonical publishes; with the next release it is
   }
 
-  depends_on = [aws_s3_object.release, aws_iam_role_policy.orchestrator, aws_iam_role_policy.orchestrator_boot, aws_iam_role_policy.orchestrator_metrics]
+  # Its boot script needs permissions, and the way out.
+  depends_on = [
+    aws_s3_object.release,
+    aws_iam_role_policy.orchestrator,
+    aws_iam_role_policy.orchestrator_boot,
+    aws_iam_role_policy.orchestrator_metrics,
+    aws_route_table_association.public,
+    aws_vpc_security_group_egress_rule.orchestrator_https,
+    aws_vpc_security_group_egress_rule.orchestrator_packages,
+  ]
 }
 
 # The address stays when the instance is replaced.
@@ -69,6 +78,8 @@ resource "aws_eip" "orchestrator" {
   instance = aws_instance.orchestrator[0].id
 
   tags = { Name = local.names.orchestrator }
+
+  depends_on = [aws_internet_gateway.main] # AWS maps no address where there is none
 }
 
 resource "aws_route53_record" "orchestrator" {

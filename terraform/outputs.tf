@@ -1,9 +1,6 @@
 output "api_url" {
-  description = "Where clients send their requests; null where no name is known (instance without domain_name)."
-  value = (
-    var.domain_name != null ? "https://${var.domain_name}" :
-    local.is_fargate ? "https://${aws_lb.main[0].dns_name}" : null
-  )
+  description = "Where clients send their requests; null without a name (instance without domain_name)."
+  value       = var.domain_name != null ? "https://${var.domain_name}" : null
 }
 
 output "region" {

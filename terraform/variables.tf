@@ -12,13 +12,13 @@ variable "region" {
 }
 
 variable "environment" {
-  description = "Suffix of all names, so that one account can hold several systems; empty for the design's own names. Up to 12 of a-z, 0-9 and '-'."
+  description = "Suffix of all names, so that one account can hold several systems; empty for the design's own names. Up to 12 of a-z, 0-9 and single '-' between them."
   type        = string
   default     = ""
 
   validation {
-    condition     = can(regex("^([a-z][a-z0-9-]{0,11})?$", var.environment))
-    error_message = "environment must be empty, or a letter and up to 11 of a-z, 0-9 and '-'."
+    condition     = can(regex("^([a-z][a-z0-9]*(-[a-z0-9]+)*)?$", var.environment)) && length(var.environment) <= 12
+    error_message = "environment must be empty, or a letter and up to 11 of a-z, 0-9 and '-', without '--' and '-' at the end: names of load balancers and image repositories refuse those."
   }
 }
 
@@ -163,7 +163,7 @@ variable "table_point_in_time_recovery" {
 # Orchestrator
 
 variable "orchestrator_mode" {
-  description = "\"fargate\": behind a load balancer, about $35 a month. \"instance\": one t4g.small under systemd with its own TLS, about $17 a month, minutes of downtime at updates."
+  description = "\"fargate\": behind a load balancer, about $37 a month. \"instance\": one t4g.small under systemd with its own TLS, about $18 a month, minutes of downtime at updates."
   type        = string
   default     = "fargate"
 
@@ -174,7 +174,7 @@ variable "orchestrator_mode" {
 }
 
 variable "orchestrator_image" {
-  description = "Container image of the orchestrator (fargate); null for the tag orchestrator_version in the repository made here."
+  description = "Container image of the orchestrator (fargate); null for the tag orchestrator_version in the repository made here. Another private registry needs permissions added to the execution role."
   type        = string
   default     = null
 }
@@ -213,7 +213,7 @@ variable "orchestrator_cpu" {
 }
 
 variable "orchestrator_memory_mb" {
-  description = "Fargate memory in MiB: two to eight times orchestrator_cpu."
+  description = "Fargate memory in MiB: 512 (with 256 CPU units), or a multiple of 1024; two to eight times orchestrator_cpu."
   type        = number
   default     = 512
 
@@ -221,10 +221,15 @@ variable "orchestrator_memory_mb" {
     condition     = var.orchestrator_memory_mb >= 2 * var.orchestrator_cpu && var.orchestrator_memory_mb <= 8 * var.orchestrator_cpu
     error_message = "orchestrator_memory_mb must be two to eight times orchestrator_cpu, as Fargate has it."
   }
+
+  validation {
+    condition     = var.orchestrator_memory_mb % 1024 == 0 || (var.orchestrator_memory_mb == 512 && var.orchestrator_cpu == 256)
+    error_message = "orchestrator_memory_mb must be a multiple of 1024, or 512 with orchestrator_cpu 256: Fargate has no other sizes."
+  }
 }
 
 variable "orchestrator_max_tasks" {
-  description = "Fargate tasks at the most under load, 1 to 10; one is always running."
+  description = "Fargate tasks at the most under load, 1 to 10; one is always running. Above 1 the scaling has four alarms, $0.40 a month."
   type        = number
   default     = 2
 
@@ -264,7 +269,7 @@ variable "api_key_hashes" {
 }
 
 variable "api_keys_arn" {
-  description = "ARN of a Secrets Manager secret or SSM parameter that holds name:sha256hex,name2:sha256hex; null if api_key_hashes is given."
+  description = "ARN of a Secrets Manager secret or SSM parameter that holds name:sha256hex,name2:sha256hex; null if api_key_hashes is given. A customer-managed KMS key of its own needs kms:Decrypt added to the role that reads it (fargate: the execution role)."
   type        = string
   default     = null
 
@@ -291,7 +296,7 @@ variable "cors_origins" {
 }
 
 variable "domain_name" {
-  description = "Name the API is reached by, e.g. gpu.example.com; null if a certificate is given and DNS is kept elsewhere."
+  description = "Name the API is reached by, e.g. gpu.example.com, and the certificate's; null for an instance without an open port."
   type        = string
   default     = null
 
@@ -313,13 +318,18 @@ variable "route53_zone_id" {
 }
 
 variable "certificate_arn" {
-  description = "ACM certificate of the load balancer (fargate), in this region; null to have one made for domain_name in route53_zone_id. Free."
+  description = "ACM certificate for domain_name (fargate), in this region; null to have one made by route53_zone_id. Free."
   type        = string
   default     = null
 
   validation {
     condition     = var.orchestrator_mode != "fargate" || var.certificate_arn != null || (var.domain_name != null && var.route53_zone_id != null)
-    error_message = "HTTPS needs a certificate: give certificate_arn, or domain_name and route53_zone_id to have one made. API keys never travel in the clear."
+    error_message = "HTTPS needs a certificate: give domain_name and certificate_arn, or domain_name and route53_zone_id to have one made. API keys never travel in the clear."
+  }
+
+  validation {
+    condition     = var.certificate_arn == null || var.orchestrator_mode != "fargate" || var.domain_name != null
+    error_message = "certificate_arn needs domain_name: clients call the name that the certificate is for, and it points to output balancer_dns_name."
   }
 
   validation {
@@ -375,7 +385,7 @@ variable "vpc_cidr" {
 }
 
 variable "availability_zones" {
-  description = "Two zones of the region; empty for its first two. A new GPU is put into the first: choose one that offers its type."
+  description = "Two zones of the region; empty for its first two. A new GPU is put into the first: choose one that offers its type. Heeded at the first apply only."
   type        = list(string)
   default     = []
 
@@ -420,7 +430,7 @@ variable "gpu_instance_id" {
 }
 
 variable "gpu_role_name" {
-  description = "Role of the existing instance's profile, to which the adapter's permissions are attached; null if it has none: then one is made, and an output says how to attach it."
+  description = "Role of the existing instance's profile, which gets the adapter's permissions; null if it has no profile: then one is made, and an output says how to attach it."
   type        = string
   default     = null
 

@@ -2,10 +2,11 @@ terraform {
   # 1.9: a variable's validation may look at other variables.
   required_version = ">= 1.9"
 
+  # The next major version may read the same text otherwise: it has to be tried first.
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.80"
+      version = ">= 5.80, < 7"
     }
   }
 }

@@ -7,6 +7,7 @@ mock_provider "aws" {
 variables {
   gpu_instance_id = "i-0123456789abcdef0"
   certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+  domain_name     = "gpu.example.com"
   api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
   release_bundle  = "tests/empty.tar.gz"
 }
@@ -76,6 +77,10 @@ run "the_failure_ratio_is_watched" {
 
 run "the_agent_measures_the_gpu_as_the_dashboard_shows_it" {
   assert {
+    condition     = aws_ssm_association.gpu_agent[0].schedule_expression == "rate(30 minutes)"
+    error_message = "tried again after a failure"
+  }
+  assert {
     condition     = [for step in jsondecode(aws_ssm_document.gpu_agent[0].content).mainSteps : step.action] == ["aws:configurePackage", "aws:runShellScript"] && aws_ssm_association.gpu_agent[0].targets[0].values == tolist(["i-0123456789abcdef0"])
     error_message = "installed and configured on the GPU instance"
   }
@@ -132,14 +137,15 @@ run "all_of_it_can_be_switched_off" {
     error_message = "no empty widgets"
   }
   assert {
-    condition     = output.metrics_usd_at_most == "0.00" && output.fixed_costs_usd["alarms"] == "1.10"
+    condition     = output.metrics_usd_at_most == "0.00" && output.fixed_costs_usd["alarms"] == "1.50"
     error_message = "and nothing is paid"
   }
 }
 
 run "a_second_system_counts_for_itself" {
   variables {
-    environment = "staging"
+    environment   = "staging"
+    gpu_role_name = "comfyui-role"
   }
   assert {
     condition     = local.adapter_environment["METRICS_NAMESPACE"] == "gpu-on-demand-staging" && strcontains(aws_cloudwatch_dashboard.main.dashboard_body, "SEARCH('{\\\"gpu-on-demand-staging\\\",Cause} MetricName=\\\"JobsFailed\\\"', 'Sum')")

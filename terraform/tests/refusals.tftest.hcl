@@ -7,6 +7,7 @@ mock_provider "aws" {
 variables {
   gpu_instance_id = "i-0123456789abcdef0"
   certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+  domain_name     = "gpu.example.com"
   api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
 }
 
@@ -20,6 +21,8 @@ run "numbers_that_do_not_fit_together" {
     hold_s            = 20000   # above hold_max_s
     queue_retention_s = 1209600 # a dead letter is forgotten on arrival
     max_receive_count = 3       # the queue gives up before the table
+
+    orchestrator_memory_mb = 1536 # between two of Fargate's sizes
   }
   expect_failures = [
     var.heartbeat_s,
@@ -28,6 +31,7 @@ run "numbers_that_do_not_fit_together" {
     var.hold_s,
     var.queue_retention_s,
     var.max_receive_count,
+    var.orchestrator_memory_mb,
   ]
 }
 
@@ -49,6 +53,7 @@ run "things_out_of_their_range_or_form" {
     alert_gpu_hours            = 25
     alert_failure_percent      = 0
     lambda_zip                 = "nowhere.zip"
+    domain_name                = null
     route53_zone_id            = "Z0123456789ABCDEFGHIJ" # and no name
   }
   expect_failures = [
@@ -69,6 +74,40 @@ run "things_out_of_their_range_or_form" {
     var.lambda_zip,
     var.route53_zone_id,
   ]
+}
+
+run "a_suffix_that_would_end_a_name_in_a_hyphen" {
+  command = plan
+  variables {
+    environment = "staging-"
+  }
+  expect_failures = [var.environment]
+}
+
+run "a_suffix_that_would_put_two_hyphens_into_a_name" {
+  command = plan
+  variables {
+    environment = "a--b"
+  }
+  expect_failures = [var.environment]
+}
+
+run "a_name_of_another_zone" {
+  command = plan
+  variables {
+    certificate_arn = null
+    domain_name     = "gpu.notexample.com"
+    route53_zone_id = "Z0123456789ABCDEFGHIJ"
+  }
+  expect_failures = [data.aws_route53_zone.main[0]]
+}
+
+run "a_certificate_without_the_name_it_is_for" {
+  command = plan
+  variables {
+    domain_name = null
+  }
+  expect_failures = [var.certificate_arn]
 }
 
 run "no_certificate_no_instance_and_a_key_instead_of_its_hash" {

@@ -7,6 +7,7 @@ mock_provider "aws" {
 variables {
   gpu_instance_id = "i-0123456789abcdef0"
   certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+  domain_name     = "gpu.example.com"
   api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
 }
 

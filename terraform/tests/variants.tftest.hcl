@@ -7,6 +7,7 @@ mock_provider "aws" {
 variables {
   gpu_instance_id = "i-0123456789abcdef0"
   certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+  domain_name     = "gpu.example.com"
   api_key_hashes  = { frontend = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae" }
   release_bundle  = "tests/empty.tar.gz"
 }
@@ -52,12 +53,30 @@ run "by_default_fargate_in_public_behind_https_for_an_existing_gpu" {
     condition     = one(jsondecode(aws_ecs_task_definition.orchestrator[0].container_definitions)).secrets == [{ name = "API_KEYS", valueFrom = aws_ssm_parameter.api_keys[0].arn }]
     error_message = "and never in the task definition"
   }
+  assert {
+    condition     = length(aws_ssm_parameter.api_keys[0].value) < 4096 && aws_ssm_parameter.api_keys[0].tier == "Intelligent-Tiering"
+    error_message = "free while it is small"
+  }
+}
+
+run "other_keys_are_another_task" {
+  variables {
+    api_key_hashes = { frontend = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9" }
+  }
+  assert {
+    condition     = one(jsondecode(aws_ecs_task_definition.orchestrator[0].container_definitions)).dockerLabels == { "api-keys" = sha256("frontend:fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9") }
+    error_message = "which reads them; the one that runs never would"
+  }
 }
 
 run "the_adapter_is_installed_without_ssh" {
   assert {
     condition     = aws_ssm_association.adapter[0].targets[0].values == tolist(["i-0123456789abcdef0"])
     error_message = "on the GPU instance"
+  }
+  assert {
+    condition     = aws_ssm_association.adapter[0].schedule_expression == "rate(30 minutes)"
+    error_message = "tried again after a failure"
   }
   assert {
     condition = alltrue([
@@ -126,6 +145,10 @@ run "private_with_endpoints_and_no_address" {
     error_message = "everything it calls has an endpoint"
   }
   assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.endpoints_gpu) == 0
+    error_message = "for it alone, as an existing GPU is in another network"
+  }
+  assert {
     condition     = length(aws_route_table.private[0].route) == 0
     error_message = "no route out"
   }
@@ -171,6 +194,14 @@ run "a_new_gpu_and_a_private_orchestrator" {
     error_message = "the GPU fetches pictures from anywhere, so it keeps its way out"
   }
   assert {
+    condition = (
+      aws_vpc_security_group_ingress_rule.endpoints_gpu[0].referenced_security_group_id == aws_security_group.gpu[0].id &&
+      aws_vpc_security_group_ingress_rule.endpoints_gpu[0].security_group_id == aws_security_group.endpoints[0].id &&
+      aws_vpc_security_group_ingress_rule.endpoints_gpu[0].from_port == 443 && aws_vpc_security_group_ingress_rule.endpoints_gpu[0].to_port == 443
+    )
+    error_message = "but AWS's names lead it to the endpoints, which must let it in"
+  }
+  assert {
     condition     = !aws_ecs_service.orchestrator[0].network_configuration[0].assign_public_ip
     error_message = "and the orchestrator has none"
   }
@@ -202,6 +233,10 @@ run "an_existing_role_gets_the_adapters_permissions" {
     condition     = aws_iam_role_policy.adapter.role == "comfyui-role" && length(aws_iam_role.adapter) == 0 && output.gpu_profile_command == null
     error_message = "attached, not replaced"
   }
+  assert {
+    condition     = aws_iam_role_policy.adapter_ssm.role == "comfyui-role" && aws_iam_role_policy.adapter_ssm.policy == data.aws_iam_policy.ssm.policy
+    error_message = "SSM's are a copy: an attachment that is there already would go with a destroy"
+  }
 }
 
 run "a_gpu_without_a_profile_is_pointed_out" {
@@ -210,6 +245,24 @@ run "a_gpu_without_a_profile_is_pointed_out" {
     values = { id = "i-0123456789abcdef0", iam_instance_profile = "" }
   }
   expect_failures = [check.gpu_has_a_profile]
+}
+
+run "a_gpu_with_a_profile_whose_role_is_not_named_is_pointed_out" {
+  override_data {
+    target = data.aws_instance.gpu[0]
+    values = { id = "i-0123456789abcdef0", iam_instance_profile = "comfyui" }
+  }
+  expect_failures = [check.gpu_has_a_profile]
+}
+
+run "a_gpu_with_a_profile_whose_role_is_named_is_not" {
+  variables {
+    gpu_role_name = "comfyui-role"
+  }
+  override_data {
+    target = data.aws_instance.gpu[0]
+    values = { id = "i-0123456789abcdef0", iam_instance_profile = "comfyui" }
+  }
 }
 
 run "an_orchestrator_instance_instead_of_fargate_and_load_balancer" {
@@ -249,6 +302,7 @@ run "an_orchestrator_instance_without_a_name_has_no_open_port" {
   variables {
     orchestrator_mode = "instance"
     certificate_arn   = null
+    domain_name       = null
   }
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.orchestrator_clients) == 0 && length(aws_eip.orchestrator) == 0 && output.api_url == null
@@ -258,7 +312,8 @@ run "an_orchestrator_instance_without_a_name_has_no_open_port" {
 
 run "a_second_system_in_the_same_account" {
   variables {
-    environment = "staging"
+    environment   = "staging"
+    gpu_role_name = "comfyui-role"
   }
   assert {
     condition     = aws_sqs_queue.tasks.name == "gpu_tasks_queue-staging" && aws_dynamodb_table.tasks.name == "task_store-staging" && aws_lambda_function.shutdown.function_name == "shutdown-gpu-lambda-staging" && aws_cloudwatch_metric_alarm.idle.alarm_name == "QueueEmptyFor30Min-staging"

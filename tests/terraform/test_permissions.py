@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.terraform.calls import Call, calls_of_lambda, calls_of_service, unknown_holders
@@ -15,11 +17,15 @@ PLACES = {
     "aws_sns_topic.alerts.arn": "alerts",
     "local.gpu_instance_arn": "instance",
     "${aws_cloudwatch_log_group.shutdown.arn}:*": "logs",
+    "arn:${local.partition}:kms:${var.region}:${local.account_id}:key/*": "volume_keys",
 }
 # Where AWS knows no resource for an action.
 EVERYWHERE = {"ec2": "instance", "cloudwatch": "metrics"}
 # The runtime's own: no code of ours calls them.
 LAMBDA_LOGS = {("logs", "CreateLogStream"), ("logs", "PutLogEvents")}
+# What AWS calls in the caller's name: EC2 attaches encrypted volumes.
+# https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+IN_OUR_NAME = {("instance", "StartInstances"): {("volume_keys", "CreateGrant")}}
 
 
 def allowed(sources: dict[str, str], document: str) -> set[Call]:
@@ -32,7 +38,25 @@ def allowed(sources: dict[str, str], document: str) -> set[Call]:
 
 
 def test_the_orchestrator_may_do_what_it_does(sources: dict[str, str]) -> None:
-    assert allowed(sources, "orchestrator") == calls_of_service("orchestrator")
+    calls = calls_of_service("orchestrator")
+    besides = {call for ours, calls_of_aws in IN_OUR_NAME.items() if ours in calls for call in calls_of_aws}
+    assert allowed(sources, "orchestrator") == calls | besides
+    assert besides
+
+
+def test_only_ec2_gets_grants_and_only_for_volumes(sources: dict[str, str]) -> None:
+    (statement,) = [
+        text for text in statements(sources, "orchestrator") if "kms:CreateGrant" in strings(text, "actions")
+    ]
+    conditions = [
+        re.findall(r'(test|variable) += "([\w:]+)"', text)
+        for text in re.findall(r"condition {(.*?)}\n", statement, re.DOTALL)
+    ]
+    assert [dict(condition) for condition in conditions] == [
+        {"test": "Bool", "variable": "kms:GrantIsForAWSResource"},
+        {"test": "StringEquals", "variable": "kms:ViaService"},
+    ]
+    assert re.findall(r"values += \[(.*?)\]", statement) == ['"true"', '"ec2.${var.region}.amazonaws.com"']
 
 
 def test_the_adapter_may_do_what_it_does(sources: dict[str, str]) -> None:

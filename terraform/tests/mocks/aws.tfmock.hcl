@@ -18,13 +18,21 @@ mock_data "aws_instances" {
 mock_data "aws_instance" {
   defaults = {
     id                   = "i-0123456789abcdef0"
-    iam_instance_profile = "comfyui"
+    iam_instance_profile = "gpu-adapter" # as after the command in output gpu_profile_command
     instance_type        = "g6e.2xlarge"
   }
 }
 
 mock_data "aws_iam_policy_document" {
   defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+}
+
+mock_data "aws_iam_policy" {
+  defaults = { policy = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+}
+
+mock_data "aws_route53_zone" {
+  defaults = { name = "example.com" }
 }
 
 mock_data "aws_ssm_parameter" {
