@@ -138,9 +138,11 @@ def assert_mistakes_are_refused_with_a_sentence(world: World) -> None:
         api_key_hashes={"frontend": "correct horse battery staple"},
     )
     assert "heartbeat_s must be at least 5 and less than half of visibility_timeout_s" in said
-    assert "HTTPS needs a certificate: give certificate_arn, or domain_name and route53_zone_id" in said
+    assert "HTTPS needs a certificate: give domain_name and certificate_arn, or domain_name and route53_zone_id" in said
     assert "api_key_hashes must hold SHA-256 hashes (64 hexadecimal digits), never the keys themselves" in said
     assert "correct horse" not in said
+    said = refusal(world, domain_name="gpu.example.org")
+    assert "domain_name gpu.example.org does not lie in the public zone route53_zone_id, which is example.com" in said
     said = refusal(world, gpu_instance_id="i-0123456789abcdef0")
     assert "There is no instance i-0123456789abcdef0 in us-east-1 in this account: is it in another region" in said
 
@@ -180,11 +182,13 @@ def running_image(world: World) -> str:
 
 def assert_docker_was_told(shell: Shell, image: str) -> None:
     registry, (name, _) = image.partition("/")[0], image.split(":")
+    login = f"login --username AWS --password-stdin {registry}"
     build = "build --platform linux/arm64 --tag"
     assert Path(shell.environment["DOCKER_LOG"]).read_text().splitlines() == [
-        f"login --username AWS --password-stdin {registry}",
+        login,
         f"{build} {name}:0.1.0 .",
         f"push {name}:0.1.0",
+        login,
         f"{build} {image} .",
         f"push {image}",
     ]
