@@ -56,8 +56,7 @@ def _queues(facts: Facts, deployment: Deployment) -> Iterator[Finding]:
 
 
 def _alarm(facts: Facts, deployment: Deployment) -> Iterator[Finding]:
-    alarm, function = facts.alarm, facts.function
-    idle_s = lambda_function.idle_s(function) if isinstance(function, Function) else lambda_function.IDLE_S
+    alarm, function, idle_s = facts.alarm, facts.function, _idle_s(facts)
     absent = broken("alarm", f"there is no alarm {deployment.alarm}", fix=_APPLY)
     yield from _on("alarm", alarm, lambda it: idle_alarm.judge_alarm(it, deployment, idle_s=idle_s), absent=absent)
     if not isinstance(alarm, Alarm):
@@ -105,9 +104,12 @@ def _instance(facts: Facts, deployment: Deployment) -> Iterator[Finding]:
     if not isinstance(found, Instance):
         return
     yield from instance.judge_worker(facts.worker, found, deployment, now=now)
-    known = facts.function
-    idle_s = lambda_function.idle_s(known) if isinstance(known, Function) else lambda_function.IDLE_S
-    yield from instance.judge_cost(found, facts.worker, facts.tasks, deployment, idle_s=idle_s, now=now)
+    yield from instance.judge_cost(found, facts.worker, facts.tasks, deployment, idle_s=_idle_s(facts), now=now)
+
+
+def _idle_s(facts: Facts) -> float:
+    """The function's patience; its default where the function was not seen."""
+    return lambda_function.idle_s(facts.function) if isinstance(facts.function, Function) else lambda_function.IDLE_S
 
 
 def _work(facts: Facts, deployment: Deployment) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from services.doctor.finding import Finding, broken, fine, span, warning
 
 # Waking takes a look every 30 s, and five minutes between two tries where EC2 refuses.
 _WAKING_S = 600
-# A janitor's round.
+# Ten rounds of the janitor.
 _BURIAL_S = 600
 # Longer than a boot, a queue of some jobs, and the alarm of Terraform's alert_message_age_s.
 _LONG_S = 3600
