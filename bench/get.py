@@ -116,7 +116,6 @@ def _report(figures: dict[str, Figures]) -> Report:
     report = Report(f"GET, AWS latency {AWS_LATENCY_S * 1000:g} ms")
     ours, naive, minimal = (figures[_name(name, MOST)] for name in ("orchestrator", "naive peer", "minimal"))
     report.find("requests/s at 64 clients, ours over naive peer", ours.rate / naive.rate, target=at_least(18))
-    report.find("the same (moonshot)", ours.rate / naive.rate, target=at_least(50))
     report.find("CPU per request, naive peer over ours", naive.cpu_us / ours.cpu_us)
     report.find("CPU per request, ours over minimal", ours.cpu_us / minimal.cpu_us)
     asyncaws = figures[_name("lib.asyncaws", MOST)]

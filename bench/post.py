@@ -94,7 +94,6 @@ def _report(figures: dict[str, Figures]) -> Report:
     ours, naive, minimal = (figures[_name(name, MOST)] for name in ("orchestrator", "naive peer", "minimal"))
     report.find("CPU per request, naive peer over ours", naive.cpu_us / ours.cpu_us, target=at_least(25))
     report.find("requests/s at 64 clients, ours over naive peer", ours.rate / naive.rate, target=at_least(35))
-    report.find("the same (moonshot)", ours.rate / naive.rate, target=at_least(90))
     report.find("CPU per request, ours over minimal", ours.cpu_us / minimal.cpu_us)
     report.find("CPU per request, ours over lib.asyncaws", ours.cpu_us / figures[_name("lib.asyncaws", MOST)].cpu_us)
     for clients in CLIENTS:
