@@ -19,7 +19,7 @@ from services.devstack.emulator.client import EmulatorClient
 from services.devstack.power import State
 from services.devstack.processes import OwnedProcess
 
-log = structlog.get_logger()
+log = structlog.stdlib.get_logger(__name__)
 
 _INSTANCE_WAIT_S = 10.0
 _RETRY_S = 0.2

@@ -24,7 +24,7 @@ from services.devstack.power import State
 from services.devstack.resources import Resources
 from services.devstack.wiring import Schedule, Wiring
 
-log = structlog.get_logger()
+log = structlog.stdlib.get_logger(__name__)
 
 _MINUTE_S = 60.0
 _INSTANCE_WAIT_S = 10.0

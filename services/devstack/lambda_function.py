@@ -14,7 +14,7 @@ from services.devstack import lambda_runtime
 from services.devstack.processes import OwnedProcess
 from services.devstack.python_module import module_command
 
-log = structlog.get_logger()
+log = structlog.stdlib.get_logger(__name__)
 
 # "Lambda retries an asynchronous invocation twice, with a one-minute wait before the first and two before the second."
 # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html

@@ -8,7 +8,7 @@ import structlog
 
 from services.devstack.box import Unit
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _LOOK_S = 0.2
 

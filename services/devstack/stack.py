@@ -45,7 +45,7 @@ from services.devstack.python_module import module_command
 from services.devstack.resources import Resources, create_resources
 from services.devstack.surroundings import surroundings
 
-log = structlog.get_logger()
+log = structlog.stdlib.get_logger(__name__)
 
 _READY_LIMIT_S = 60.0
 _END_LIMIT_S = 5.0

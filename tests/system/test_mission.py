@@ -1,4 +1,4 @@
-"""The mission as a user sees it: a job wakes the GPU, runs, and the GPU goes back to sleep."""
+"""The two promises as a user sees them: a job wakes the GPU, runs, and the GPU goes back to sleep."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -30,7 +30,6 @@ class Ticket:
     stage: str
     detail: Any = None
     took_s: float | None = None
-    stages: list[str] = field(default_factory=list)
 
     @property
     def job_id(self) -> str:

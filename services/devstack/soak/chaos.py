@@ -19,7 +19,7 @@ from services.devstack.soak.clients import Clients
 from services.devstack.soak.proxy import UpstreamProxy
 from services.devstack.stack import Stack
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _FREEZE_S = (0.5, 6.0)
 _AWS_FAULT_S = (0.5, 3.0)
@@ -30,8 +30,10 @@ Mischief = Callable[[], Awaitable[None]]
 
 
 class Chaos:
-    """Attributes:
-    done: how often each kind of mischief was done.
+    """Does mischief at random, and repairs what lasts.
+
+    Attributes:
+        done: how often each kind of mischief was done.
     """
 
     def __init__(self, stack: Stack, *, proxy: UpstreamProxy, clients: Clients, random: Random) -> None:

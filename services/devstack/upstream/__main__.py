@@ -55,7 +55,7 @@ from services.devstack.upstream.vices import Vices
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _BACKLOG = 2048
 

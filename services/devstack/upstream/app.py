@@ -14,7 +14,7 @@ from services.devstack.upstream.comfyui import ComfyUi
 from services.devstack.upstream.jobs import Job, JobStatus, Lane, Runner
 from services.devstack.upstream.requests import CameraAngleRequest, JobRequest, QwenImageEditRequest
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 RequestId = Annotated[str | None, Header(alias="X-Request-ID")]
 

@@ -19,7 +19,7 @@ from services.devstack.upstream.requests import JobRequest
 from services.devstack.upstream.storage import Storage
 from services.devstack.upstream.vices import Vices, is_marked
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _SEED_BITS = 32
 
