@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.plot:
         options.plot.write_text(svg(days, caption=_CAPTION), encoding="utf-8")
     if options.markdown:
-        command = f"python -m services.devstack.simulate --seed {options.seed}"
+        command = f".venv/bin/python -m services.devstack.simulate --seed {options.seed}"
         plot = Path(os.path.relpath(options.plot, options.markdown.parent)).as_posix()
         options.markdown.write_text(markdown(days, command=command, plot=plot), encoding="utf-8")
 

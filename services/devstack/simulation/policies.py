@@ -25,7 +25,7 @@ class Policy(Protocol):
 
 
 class OriginalPolicy:
-    """The rule of the original design.
+    """The plain rule.
 
     A POST looks once, and starts what is `stopped`; `stopping` counts as up, and a refused start is not repeated. The
     alarm watches visible messages only, and acts on transitions only. There is no schedule, and no janitor.

@@ -140,7 +140,7 @@ def _troubles(day: Day) -> str:
     parts = [_troubles_of([day])]
     if day.policy != "always on" and day.longest_idle_s > _LONG_IDLE_S:
         parts.append(f"on for nothing {span_text(day.longest_idle_s)}")
-    return ", ".join(part for part in parts if part) or "well"
+    return ", ".join(part for part in parts if part) or "fine"
 
 
 def _troubles_of(days: Sequence[Day]) -> str:
