@@ -5,7 +5,7 @@
 #   systemd/install.sh orchestrator   the orchestrator, on a small instance
 #
 # It has a Python environment of its own under /opt and touches neither ComfyUI's nor the system's. PYTHON names the
-# interpreter to make it of (3.11 or newer; default: the newest found).
+# interpreter to make it of (3.11 or newer, with venv and ensurepip; default: the newest found).
 # Exit codes as in sysexits.h: 64 wrong usage, 67 no such user, 69 no Python, 77 not root.
 set -euo pipefail
 
@@ -23,17 +23,18 @@ esac
 [ "$(id -u)" -eq 0 ] || fail 77 "must be run as root"
 getent group "$group" >/dev/null || fail 67 "$unit runs as $group, who does not exist here; change User= and Group="
 
-is_new_enough() {
-  command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# Ubuntu packs venv and ensurepip apart from the interpreter.
+is_usable() {
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 python=
 for candidate in ${PYTHON:-python3.14 python3.13 python3.12 python3.11 python3}; do
-  if is_new_enough "$candidate"; then
+  if is_usable "$candidate"; then
     python=$candidate
     break
   fi
 done
-[ -n "$python" ] || fail 69 "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"
+[ -n "$python" ] || fail 69 "Python 3.11 or newer is needed, with its modules venv and ensurepip; set PYTHON=/path/to/python3.11"
 
 home=/opt/$name
 environment=/etc/$name/environment

@@ -63,6 +63,27 @@ def test_it_refuses_with_a_sentence(arguments: str, prefix: str, code: int, sent
     assert sentence in run.stderr
 
 
+# As Ubuntu's without its package for virtual environments.
+_WITHOUT_ENSUREPIP = """\
+#!/bin/sh
+exec {python} -c "import sys; sys.modules['ensurepip'] = None; exec(sys.argv[1])" "$2"
+"""
+
+
+def test_an_interpreter_that_can_make_no_environment_is_not_taken(tmp_path: Path) -> None:
+    if reason := why_not():
+        absent(reason)
+    script, python = tmp_path / "install.sh", tmp_path / "python3.11"
+    script.write_text((ROOT / "systemd/install.sh").read_text().replace("group=ubuntu", "group=root"))
+    python.write_text(_WITHOUT_ENSUREPIP.format(python=sys.executable))
+    python.chmod(0o755)
+    run = subprocess.run(
+        ["env", f"PYTHON={python}", "bash", script, "adapter"], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (69, "")
+    assert "with its modules venv and ensurepip" in run.stderr
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_twice_installed_it_keeps_the_version_before_and_the_operators_settings(box: Machine, tmp_path: Path) -> None:
