@@ -9,7 +9,7 @@ data "aws_availability_zones" "available" {
     values = ["opt-in-not-required"]
   }
 
-  # The oldest zone of us-east-1 lacks Fargate's and the GPU's newer types. Named by id: its letter differs by account.
+  # This zone of us-east-1 has neither Fargate nor the newer instance types. Named by id: its letter differs by account.
   exclude_zone_ids = ["use1-az3"]
 }
 
