@@ -71,9 +71,11 @@ class InstanceHold:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any] | None) -> InstanceHold | None:
-        if item is None or "hold_until" not in item:
+        """The hold in a table item; None if there is none, or none that says until when."""
+        until = (item or {}).get("hold_until")
+        if item is None or not isinstance(until, int | float):
             return None
-        return cls(until=item["hold_until"], reason=item.get("hold_reason", ""))
+        return cls(until=until, reason=str(item.get("hold_reason", "")))
 
 
 def worker_key(instance_id: str) -> str:

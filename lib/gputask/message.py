@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 REQUEST_ID_ATTRIBUTE = "request_id"
+MAX_MESSAGE_BYTES = 262_144
+"""As the queue is made. With its attributes; SQS itself would take 1 MiB since 2025, Terraform's provider did later."""
+MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 1024
+"""Of a request body in ASCII: the rest is for the task's id, its path, and the attributes."""
+
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -35,7 +40,7 @@ class TaskMessage:
         The body goes in as text, not through a parser: `1.0` stays `1.0` and the order of members stays.
         """
         head = json.dumps({"task_id": self.task_id, "api_path": self.api_path})
-        return f'{head[:-1]}, "request_body": {_escaped(self.request_body)}}}'
+        return f'{head[:-1]}, "request_body": {escaped(self.request_body)}}}'
 
     @classmethod
     def from_json(cls, text: str) -> TaskMessage:
@@ -98,6 +103,6 @@ def _skip_white_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _escaped(text: str) -> str:
-    # Outside its strings JSON is ASCII, so every other character may become its escape.
+def escaped(text: str) -> str:
+    """The same JSON in ASCII. Outside its strings JSON is ASCII, so every other character may become its escape."""
     return _NON_ASCII.sub(lambda match: json.dumps(match.group())[1:-1], text)

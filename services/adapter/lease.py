@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from lib.asyncaws.consumer import Delivery
-from lib.asyncaws.errors import AwsError, TransientAwsError
+from lib.asyncaws.errors import AwsError
 from lib.gputask.record import TaskRecord
 from lib.gputask.store import LeaseLost, TaskStore
 
@@ -59,7 +59,8 @@ class Lease:
             try:
                 await self.store.hold(task, lease_s=self.lease_s)
                 valid_until = asked_at + self.lease_s
-            except TransientAwsError as error:
+            except AwsError as error:
+                # Also what looks permanent: rotated credentials and the like are refused for a moment only.
                 log.warning("heartbeat.failed", error=str(error), lease_left_s=round(valid_until - loop.time()))
                 if loop.time() >= valid_until:
                     raise LeaseLost(task.task_id) from error

@@ -24,7 +24,8 @@ from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsole
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
 
-_RETRY_DELAY_S = 5
+_FIRST_RETRY_S = 5
+_LAST_RETRY_S = 300
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Processor:
     async def _handle(self, message: TaskMessage, delivery: Delivery, request_id: str) -> None:
         if not await self.gate.is_still_open():
             log.warning("task.not_taken", reason="the Unified API is not healthy")
-            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+            await delivery.hand_back(delay_s=_retry_delay_s(delivery))
             return
         try:
             task = await self.store.claim(
@@ -79,7 +80,7 @@ class Processor:
             await self._decline(message.task_id, refusal.record, delivery)
         except TransientAwsError as error:
             log.warning("claim.failed", error=str(error))
-            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+            await delivery.hand_back(delay_s=_retry_delay_s(delivery))
         else:
             await self._work(task, message, delivery, request_id)
 
@@ -100,7 +101,7 @@ class Processor:
         try:
             await self.store.give_up(task_id, code=exhausted.code, message=exhausted.message)
         except Overtaken:
-            await delivery.hand_back(delay_s=_RETRY_DELAY_S)
+            await delivery.hand_back(delay_s=_retry_delay_s(delivery))
             return
         self.meter.given_up(exhausted.code)
         log.error("task.failed", error_code=exhausted.code, error=exhausted.message)
@@ -179,6 +180,15 @@ async def _to_its_end(write: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.gather(writing, return_exceptions=True)
         raise
+
+
+def _retry_delay_s(delivery: Delivery) -> int:
+    """Longer each time, for the queue counts receives: after its tenth a message is dead, and its task fails.
+
+    So a table that is throttled for a quarter of an hour buries no task.
+    """
+    doublings = min(delivery.message.receive_count - 1, 10)
+    return min(_FIRST_RETRY_S << doublings, _LAST_RETRY_S)
 
 
 def _parse(delivery: Delivery) -> TaskMessage:

@@ -25,6 +25,8 @@ from services.adapter.upstream import UnifiedApi, UpstreamJob
 _LOOK_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_DELAY_S = 5
+# A restart takes seconds. What does not listen for so long has died, and its job with it.
+_DEAD_AFTER_S = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,12 +63,14 @@ class Runner:
         deadline_s: how long an attempt may take, from the claim on; less than rule B's 30 min.
         poll_interval_s: pause between looks at an upstream that answers in mid-job.
         look_timeout_s: how long one look may last.
+        dead_after_s: an upstream that nobody listens at for so long runs nothing any more.
     """
 
     api: UnifiedApi
     deadline_s: float
     poll_interval_s: float
     look_timeout_s: float = _LOOK_TIMEOUT_S
+    dead_after_s: float = _DEAD_AFTER_S
 
     async def run(self, task: TaskRecord, message: TaskMessage, note: NoteUpstreamJob, *, request_id: str) -> Outcome:
         """Adopt the run that an earlier worker left, or submit; then wait for its end.
@@ -81,6 +85,8 @@ class Runner:
                     if adopted is not None:
                         return adopted
                 return await self._submit(message, note, request_id)
+        except UpstreamUnreachable as error:
+            return GivenBack(str(error), keep_upstream_job=True, delay_s=_RETRY_DELAY_S)
         except TimeoutError:
             minutes = self.deadline_s / 60
             return Failed(ErrorCode.DEADLINE, f"the job was not finished within its deadline of {minutes:g} min")
@@ -145,18 +151,27 @@ class Runner:
 
         Raises:
             UpstreamForgot: the run is lost.
+            UpstreamUnreachable: nobody has listened for `dead_after_s`. Holding on would vouch for a dead upstream.
         """
+        clock = asyncio.get_running_loop().time
+        heard_at = clock()
         while True:
             try:
                 job = await self.api.look(job_id, timeout_s=self.look_timeout_s)
             except UpstreamSilent:
+                heard_at = clock()
                 continue
-            except (UpstreamUnreachable, UpstreamGarbled) as error:
+            except UpstreamGarbled as error:
+                heard_at = clock()
                 log.warning("upstream.look_failed", error=str(error))
-                await asyncio.sleep(self.poll_interval_s)
-                continue
-            if outcome := _outcome(job):
-                return outcome
+            except UpstreamUnreachable as error:
+                if clock() - heard_at >= self.dead_after_s:
+                    raise
+                log.warning("upstream.look_failed", error=str(error))
+            else:
+                heard_at = clock()
+                if outcome := _outcome(job):
+                    return outcome
             await asyncio.sleep(self.poll_interval_s)
 
 

@@ -12,9 +12,8 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from lib.gputask.kinds import Kind
+from lib.gputask.message import MAX_BODY_BYTES, escaped
 from services.orchestrator.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedBodyType
-
-MAX_BODY_BYTES = 256 * 1024
 
 _JSON_TYPE = re.compile(r"application/(?:[\w!#$&^.+-]+\+)?json", re.IGNORECASE)
 _MAX_ECHO_LENGTH = 200  # characters of a refused value that go back to the client
@@ -57,8 +56,11 @@ def check_body(body: bytes, kind: Kind, *, allow_private_image_urls: bool) -> No
 
     Raises:
         InvalidRequest: with all that is wrong.
+        BodyTooLarge: for the queue, which gets it in ASCII.
     """
     request = _parse(body)
+    if not body.isascii() and len(escaped(body.decode())) > MAX_BODY_BYTES:
+        raise BodyTooLarge(MAX_BODY_BYTES)
     if not isinstance(request, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         raise InvalidRequest([_field_error("model_attributes_type", ["body"], message, request)])

@@ -26,7 +26,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Janitor:
-    """One round: drain the dead-letter queue, then look at every live task. Safe to run in every replica."""
+    """One round: drain the dead-letter queue, then look at every live task. Safe to run in every replica.
+
+    A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
+    others from being looked at nor end the service in every replica, round after round.
+    """
 
     store: TaskStore
     queue: Queue
@@ -59,6 +63,8 @@ class Janitor:
             except PermanentAwsError as error:
                 # Perhaps only this task's fault: the others get their turn.
                 _report(error, "task.tidying_failed", job_id=task.task_id)
+            except (TypeError, ValueError):
+                log.exception("record.unreadable", job_id=task.task_id)
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
@@ -72,6 +78,8 @@ class Janitor:
                         await self.dead_letters.delete(letter.receipt)
                 except PermanentAwsError as error:
                     _report(error, "dead_letter.burial_failed", message_id=letter.id)
+                except (TypeError, ValueError):
+                    log.exception("record.unreadable", message_id=letter.id)
 
     async def _treat(self, task: TaskRecord, verdict: Verdict) -> None:
         match verdict:

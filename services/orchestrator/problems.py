@@ -97,7 +97,10 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     errors.IdempotencyConflict: _idempotency_conflict,
     errors.UnsupportedBodyType: lambda _: Problem(status=415, detail="The body must be application/json"),
     # Without "Connection: close": it makes the server cut the upload off, and the client sees a reset instead of this.
-    errors.BodyTooLarge: lambda error: Problem(status=413, detail=f"The body is larger than {error.limit_bytes} bytes"),
+    errors.BodyTooLarge: lambda error: Problem(
+        status=413,
+        detail=f"The body is larger than {error.limit_bytes} bytes; a character beyond ASCII counts as its JSON escape",
+    ),
     errors.InvalidRequest: _invalid_request,
     errors.Unavailable: lambda error: _unavailable(error.reason, error.retry_after_s),
     errors.NotReady: _not_ready,

@@ -131,9 +131,10 @@ async def test_a_lost_receipt_does_not_end_the_work(hold: Hold, place: Workplace
     assert await holding == "result"
 
 
-async def test_a_short_silence_of_the_table_does_not_end_the_work(hold: Hold, wire: Wire) -> None:
+@pytest.mark.parametrize("fate", [Fate.UNAVAILABLE, Fate.FORBIDDEN])
+async def test_a_table_that_refuses_for_a_moment_does_not_end_the_work(hold: Hold, wire: Wire, fate: Fate) -> None:
     held = await hold(lease_s=60)
-    outage = wire.order("UpdateItem", Fate.UNAVAILABLE, part="#lease_until", times=3)
+    outage = wire.order("UpdateItem", fate, part="#lease_until", times=3)
     holding = held.start()
     await until(lambda: outage.met_count == 3)
     renewals = wire.count("ChangeMessageVisibility")

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from lib.asyncaws.consumer import Delivery
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.record import ErrorCode, Status
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
@@ -40,9 +41,12 @@ def adapter(hire: OpenAdapter) -> Adapter:
 
 def last_visibility_s(wire: Wire) -> int:
     """How long the message was last hidden for; 5 where somebody shall take it again soon."""
+    return visibilities_s(wire)[-1]
+
+
+def visibilities_s(wire: Wire) -> list[int]:
     calls = [call for call in wire.calls if call.operation == "ChangeMessageVisibility"]
-    seconds: int = json.loads(calls[-1].text)["VisibilityTimeout"]
-    return seconds
+    return [json.loads(call.text)["VisibilityTimeout"] for call in calls]
 
 
 # the usual way
@@ -454,6 +458,20 @@ async def test_a_claim_that_fails_hands_the_message_back(
     assert not api.submissions
     assert not await place.has_no_message()
     assert last_visibility_s(wire) <= 10
+
+
+async def test_claims_that_fail_again_and_again_use_up_the_queues_receives_slowly(
+    place: Workplace, adapter: Adapter, wire: Wire
+) -> None:
+    """Ten receives make a dead letter; ten quick ones would bury a healthy task over two bad minutes of the table."""
+    wire.order("UpdateItem", Fate.UNAVAILABLE)
+    await place.submit()
+    for receive_count in (1, 2, 3, 7, 1000):
+        (message,) = await adapter.source.receive(limit=1, wait_s=1)
+        delivery = Delivery(replace(message, receive_count=receive_count), adapter.answers)
+        await adapter.processor.handle(delivery)
+        await delivery.hand_back()
+    assert visibilities_s(wire)[::2] == [5, 10, 20, 300, 300]
 
 
 async def test_a_result_is_published_once_the_table_is_back(

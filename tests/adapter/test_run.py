@@ -42,12 +42,23 @@ class Attempt:
         self.noted: list[str] = []
 
     async def run(
-        self, *, adopting: str | None = None, deadline_s: float = DEADLINE_S, look_timeout_s: float = DEADLINE_S
+        self,
+        *,
+        adopting: str | None = None,
+        deadline_s: float = DEADLINE_S,
+        look_timeout_s: float = DEADLINE_S,
+        dead_after_s: float = DEADLINE_S,
     ) -> Outcome:
         async def note(comfy_job_id: str) -> None:
             self.noted.append(comfy_job_id)
 
-        runner = Runner(api=self.client, deadline_s=deadline_s, poll_interval_s=0.01, look_timeout_s=look_timeout_s)
+        runner = Runner(
+            api=self.client,
+            deadline_s=deadline_s,
+            poll_interval_s=0.01,
+            look_timeout_s=look_timeout_s,
+            dead_after_s=dead_after_s,
+        )
         return await runner.run(replace(TASK, comfy_job_id=adopting), MESSAGE, note, request_id="request-1")
 
 
@@ -256,6 +267,29 @@ async def test_an_upstream_that_is_restarted_in_mid_job_has_forgotten_it(api: Un
     await until(lambda: bool(api.looks))
     await api.restart()
     assert keeps_nothing(await running)
+
+
+async def test_an_upstream_that_dies_in_mid_job_and_stays_away_is_not_held_on_to(
+    api: UnifiedApi, attempt: Attempt
+) -> None:
+    """To hold on until the deadline would vouch for it, and keep the instance on."""
+    running = asyncio.create_task(attempt.run(dead_after_s=0.2))
+    await until(lambda: bool(api.looks))
+    await api.stop()
+    outcome = await running
+    assert isinstance(outcome, GivenBack)
+    assert outcome.keep_upstream_job  # whoever comes next asks for it, and submits again if it is forgotten
+    assert outcome.delay_s > 0
+    assert len(api.submissions) == 1
+
+
+async def test_an_adopted_run_of_an_upstream_that_stays_away_is_given_back_as_well(
+    api: UnifiedApi, attempt: Attempt
+) -> None:
+    await api.stop()
+    outcome = await attempt.run(adopting="job-1", dead_after_s=0.2)
+    assert isinstance(outcome, GivenBack)
+    assert outcome.keep_upstream_job
 
 
 # the deadline

@@ -19,6 +19,7 @@ class Fate(Enum):
     """What becomes of a call."""
 
     UNAVAILABLE = auto()
+    FORBIDDEN = auto()
     HELD_BEFORE = auto()  # neither done nor answered
     HELD_AFTER = auto()  # done, not answered
     LOST_AFTER = auto()  # done, the connection breaks instead of the answer
@@ -106,6 +107,9 @@ class Wire:
         if trouble is not None and trouble.fate is Fate.UNAVAILABLE:
             trouble.meet()
             return web.Response(status=503, text='{"__type": "ServiceUnavailable"}', content_type=_JSON)
+        if trouble is not None and trouble.fate is Fate.FORBIDDEN:
+            trouble.meet()
+            return web.Response(status=400, text='{"__type": "AccessDeniedException"}', content_type=_JSON)
         if trouble is not None and trouble.fate is Fate.HELD_BEFORE:
             return await self._meet(trouble, request)
         answer = await self._forward(request, body)

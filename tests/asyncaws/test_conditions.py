@@ -184,6 +184,7 @@ def test_an_expression_aliases_every_name_since_many_are_reserved_words() -> Non
     into = Placeholders()
     change = Change(condition=Missing("key"), assign={"status": "x", "worker": None}, add={"attempt": 1})
     assert change.render(into) == "SET #status = :v0 REMOVE #worker ADD #attempt :v1"
+    assert change.condition is not None
     assert change.condition.render(into) == "attribute_not_exists(#key)"
     assert into.names == {"#status": "status", "#worker": "worker", "#attempt": "attempt", "#key": "key"}
     assert into.values == {":v0": "x", ":v1": 1}

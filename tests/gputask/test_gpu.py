@@ -71,6 +71,7 @@ def test_notes_about_the_gpu_stay_out_of_the_index_of_tasks() -> None:
     [
         (None, None),
         ({"task_id": "instance#i-1", "hold_count": 2}, None),
+        ({"hold_until": "tomorrow"}, None),
         ({"hold_until": 5, "hold_reason": "no worker"}, InstanceHold(until=5, reason="no worker")),
         ({"hold_until": 5.5}, InstanceHold(until=5.5, reason="")),
     ],

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.orchestrator.body import MAX_BODY_BYTES
+from lib.gputask.ids import new_task_id
+from lib.gputask.kinds import KINDS
+from lib.gputask.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, REQUEST_ID_ATTRIBUTE, TaskMessage
 from tests.orchestrator.http_world import (
     CAMERA_ANGLE_BODY,
     CAMERA_ANGLE_PATH,
@@ -165,13 +167,30 @@ def padded_to(size_bytes: int) -> bytes:
     return start + b"x" * (size_bytes - len(start) - 2) + b'"}'
 
 
-async def test_the_largest_body_is_256_kib() -> None:
+async def test_the_largest_body_is_255_kib() -> None:
     async with World() as world:
         assert (await world.post_raw(padded_to(MAX_BODY_BYTES))).status_code == 202
         response = await world.post_raw(padded_to(MAX_BODY_BYTES + 1))
         assert str(MAX_BODY_BYTES) in assert_problem(response, 413)["detail"]
-        assert MAX_BODY_BYTES == 262_144
+        assert MAX_BODY_BYTES == 255 * 1024
         assert len(world.tasks.submitted) == 1
+
+
+async def test_a_body_that_the_queue_could_not_take_once_it_is_ascii_is_too_large() -> None:
+    """Accepted, it would be refused by SQS at each try, and its client told to try again for ever."""
+    start = to_json(CAMERA_ANGLE_BODY)[:-1] + b', "padding": "'
+    async with World() as world:
+        response = await world.post_raw(start + "é".encode() * 60_000 + b'"}')
+        assert "as its JSON escape" in assert_problem(response, 413)["detail"]
+        assert (await world.post_raw(start + "é".encode() * 40_000 + b'"}')).status_code == 202
+        assert len(world.tasks.submitted) == 1
+
+
+def test_the_largest_body_makes_a_message_that_the_queue_takes() -> None:
+    kind = max(KINDS, key=lambda kind: len(kind.api_path))
+    message = TaskMessage(new_task_id(), kind.api_path, padded_to(MAX_BODY_BYTES).decode()).to_json()
+    attributes = len(REQUEST_ID_ATTRIBUTE) + len("String") + 200  # no request id is longer
+    assert len(message) + attributes <= MAX_MESSAGE_BYTES
 
 
 class Upload:
@@ -203,7 +222,7 @@ async def test_a_body_that_turns_out_too_large_is_refused_there(declared: dict[s
         upload = Upload(1000)
         headers = {name.encode(): value.encode("latin-1") for name, value in declared.items()}
         assert_problem(await world.client.post(CAMERA_ANGLE_PATH, content=upload, headers=headers), 413)
-        assert upload.taken == 5
+        assert upload.taken == 4
         assert world.tasks.submitted == []
 
 

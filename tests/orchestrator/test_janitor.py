@@ -289,6 +289,21 @@ async def test_a_letter_that_cannot_be_buried_stays_and_does_not_stop_the_others
     assert failure["log_level"] == "error"
 
 
+async def test_records_that_make_no_sense_are_reported_and_keep_nobody_else_waiting(
+    world: AwsWorld, janitor: Janitor, events: list[Any]
+) -> None:
+    """Somebody wrote a text where a number belongs. It must not end the service, round after round."""
+    broken, other, dead = [await world.add_task() for _ in range(3)]
+    await world.table.put({**broken.to_item(), "queued_at": "yesterday"})
+    await world.table.put({**(await claim(world, dead)).to_item(), "expires_at": "soon"})
+    await bury(world, message_of(dead))
+    await drain(janitor)
+    world.clock.advance(RESEND_AFTER_S)
+    await tidy(janitor)
+    assert (await stored(world, other)).sends == 2
+    assert [event["log_level"] for event in events if event["event"] == "record.unreadable"] == ["error", "error"]
+
+
 async def test_a_dead_letter_queue_out_of_order_does_not_keep_tasks_from_being_sent(
     world: AwsWorld, janitor: Janitor
 ) -> None:
