@@ -6,6 +6,7 @@ resource "aws_sqs_queue" "tasks" {
   visibility_timeout_seconds = var.visibility_timeout_s
   receive_wait_time_seconds  = 20
   message_retention_seconds  = var.queue_retention_s
+  max_message_size           = 262144 # the orchestrator refuses what would not fit
   sqs_managed_sse_enabled    = true
 
   # The table counts attempts and fails a task at its third; the queue's own limit is the net under that.

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from lib.gputask.measures import JOBS_COMPLETED, JOBS_FAILED, MEASURES
+from lib.gputask.message import MAX_MESSAGE_BYTES
 from lib.gputask.schema import STATUS_INDEX, STATUS_INDEX_ATTRIBUTES, TABLE_KEY, TTL_ATTRIBUTE
 from services.adapter.settings import AdapterSettings
 from services.devstack import resources
-from services.devstack.alarm import AlarmDefinition
+from services.devstack.alarm import EXPRESSION, AlarmDefinition
+from services.devstack.simulation import numbers as simulation
+from services.doctor.judgement import idle_alarm
 from services.orchestrator.settings import OrchestratorSettings
 from services.shutdown.decision import Rule
 from services.shutdown.meter import Meter as ShutdownMeter
@@ -71,6 +74,11 @@ def test_deadline_idle_time_and_alarm_belong_together(sources: dict[str, str]) -
     )
 
 
+def test_everybody_means_the_same_alarm(sources: dict[str, str]) -> None:
+    (expression,) = re.findall(r'expression += "(.*)"', block(sources, 'resource "aws_cloudwatch_metric_alarm" "idle"'))
+    assert expression == EXPRESSION == idle_alarm.EXPRESSION
+
+
 def test_fargate_waits_for_the_drain(sources: dict[str, str]) -> None:
     stop_s, drain_s = local(sources, "orchestrator_stop_timeout_s"), local(sources, "orchestrator_drain_s")
     assert float(drain_s) < float(stop_s) <= 120
@@ -83,8 +91,13 @@ def test_the_server_keeps_connections_longer_than_the_load_balancer(sources: dic
     assert int(kept_s) > int(idle_s)
 
 
+def test_the_queue_takes_the_largest_message(sources: dict[str, str]) -> None:
+    (largest,) = re.findall(r"max_message_size += (\d+)", block(sources, 'resource "aws_sqs_queue" "tasks"'))
+    assert int(largest) == MAX_MESSAGE_BYTES
+
+
 def test_the_queue_gives_up_after_the_table_does(sources: dict[str, str]) -> None:
-    assert int(default(sources, "max_receive_count")) > adapter("max_attempts")
+    assert int(default(sources, "max_receive_count")) == simulation.MAX_RECEIVES > adapter("max_attempts")
     assert float(default(sources, "queue_retention_s")) > orchestrator("task_max_age_s")
     (dead_letters_s,) = re.findall(r"message_retention_seconds = (\d+)", sources["queue.tf"])
     assert float(dead_letters_s) > float(default(sources, "queue_retention_s"))
