@@ -35,7 +35,6 @@ class ErrorCode(StrEnum):
     RULE_B = "rule_b"
     DEAD_LETTER = "dead_letter"
     EXPIRED = "expired"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

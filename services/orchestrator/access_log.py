@@ -15,7 +15,7 @@ _PROBES = frozenset({"/health", "/ready"})
 _CLIENT_GONE = 499  # nginx's number for a request nobody waits for any more
 _MAX_PATH_LENGTH = 200
 
-_log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 def note(scope: Scope, **fields: Any) -> None:
@@ -44,7 +44,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
-            _log.exception("request.failed")
+            log.exception("request.failed")
             if not answer.is_complete:
                 raise
         finally:
@@ -71,7 +71,7 @@ class _Answer:
 
 
 def _write_line(scope: Scope, status: int, duration_s: float) -> None:
-    write = _log.debug if scope["path"] in _PROBES else _log.info
+    write = log.debug if scope["path"] in _PROBES else log.info
     write(
         "request.finished",
         method=scope["method"],

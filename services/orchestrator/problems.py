@@ -28,7 +28,7 @@ _RETRY_AFTER_TRANSIENT_S = 2
 _RETRY_AFTER_PERMANENT_S = 30  # somebody has to repair a permission or a name first
 _RETRY_AFTER_NOT_READY_S = 5
 
-_log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
 
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, AwsError):
-        _log.error("aws.failed", operation=error.operation, code=error.code, exc_info=error)
+        log.error("aws.failed", operation=error.operation, code=error.code, exc_info=error)
     return render(request, problem_of(error))
 
 

@@ -16,7 +16,7 @@ ReadinessCheck = Callable[[], Awaitable[Mapping[str, bool]]]
 CACHE_S = 5.0
 DEADLINE_S = 2.0
 
-_log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Readiness:
@@ -57,5 +57,5 @@ class Readiness:
             async with asyncio.timeout(self._deadline_s):
                 return await self._check()
         except Exception:
-            _log.exception("readiness.failed")
+            log.exception("readiness.failed")
             return {"check": False}

@@ -98,8 +98,7 @@ class Waker:
         # A nudge is demand by itself: the index that is asked otherwise may not know the new task yet.
         demand = nudged or await self._store.has_live()
         if not demand:
-            # What was seen is out of date when demand comes back, and an old refusal no reason to wait.
-            self._state, self._decision, self._refusal, self._ordered_at = None, None, None, None
+            self._forget()
             return self._interval_s
         self._state = await self._instance.state()
         self._measure(self._state)
@@ -110,6 +109,10 @@ class Waker:
         if decision.action is Action.START:
             decision = await self._start()
         return min(decision.after_s or self._interval_s, self._interval_s)
+
+    def _forget(self) -> None:
+        """What was seen is out of date when demand comes back, and an old refusal no reason to wait."""
+        self._state = self._decision = self._refusal = self._ordered_at = None
 
     async def _facts(self, state: InstanceState) -> WakeFacts:
         hold = None

@@ -9,8 +9,8 @@ from lib.asyncaws.instance import InstanceState
 
 FIRST_BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
-# A stop takes seconds to minutes; the sooner its end is seen, the shorter the client waits.
-STOPPING_LOOK_S = 5.0
+# A stop or a start takes seconds to minutes; the sooner its end is seen, the shorter the client waits.
+TRANSITION_LOOK_S = 5.0
 
 
 class Action(Enum):
@@ -64,9 +64,9 @@ def decide(facts: WakeFacts) -> WakeDecision:
         case InstanceState.RUNNING:
             return WakeDecision(Action.REST, "GPU is running")
         case InstanceState.PENDING:
-            return WakeDecision(Action.LOOK_AGAIN, "GPU is starting", STOPPING_LOOK_S)
+            return WakeDecision(Action.LOOK_AGAIN, "GPU is starting", TRANSITION_LOOK_S)
         case InstanceState.STOPPING:
-            return WakeDecision(Action.LOOK_AGAIN, "GPU is stopping, it starts again after that", STOPPING_LOOK_S)
+            return WakeDecision(Action.LOOK_AGAIN, "GPU is stopping, it starts again after that", TRANSITION_LOOK_S)
         case InstanceState.STOPPED:
             return _decide_stopped(facts)
         case _:

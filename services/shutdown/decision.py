@@ -2,9 +2,9 @@
 
 Three rules stop it, each in bounded time whatever the facts say:
 
-- A: nothing was created, claimed or launched for ``idle_s`` and nothing waits (the mission's rule A).
-- B: the same, but a task is still being processed: it is stuck, or takes far too long (the mission's rule B).
-- C: tasks wait, but nobody serves them: no worker with a healthy upstream, or one that only looks healthy (ours).
+- A: nothing was created, claimed or launched for ``idle_s`` and nothing waits.
+- B: the same, but a task is still being processed: it is stuck, or takes far too long.
+- C: tasks wait, but nobody serves them: no worker with a healthy upstream, or one that only looks healthy.
 
 A stop on facts that were overtaken is harmless: a task created between the look and the stop is demand in the table,
 and the orchestrator's waker starts the instance again as soon as it is stopped.
@@ -29,7 +29,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers of the rules, in seconds. A limit on the whole run of a launch would be one more."""
+    """The numbers of the rules, in seconds."""
 
     idle_s: float
     worker_grace_s: float

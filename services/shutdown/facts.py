@@ -110,7 +110,7 @@ class Facts:
 
     @property
     def last_activity_at(self) -> float:
-        """Last launch, submission or claim. The end of a task is none: the mission counts from new tasks."""
+        """Last launch, submission or claim. The end of a task is none: rule A counts from new tasks."""
         created = (task.created_at for task in self.tasks)
         return self._latest([self.last_launch_at, self.last_claim_at, self.last_created_at, *created])
 

@@ -62,7 +62,7 @@ class Waker:
             self._refused_at_s = self._world.clock.now_s
             return waking.backoff_s(self._refusals)
         self._refusals = 0
-        return waking.STOPPING_LOOK_S
+        return waking.TRANSITION_LOOK_S
 
     def _look_at(self, at_s: float) -> None:
         self._next.cancel()
