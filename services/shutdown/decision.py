@@ -90,7 +90,7 @@ def _judge_service(facts: Facts, policy: Policy) -> Decision:
 
 def _judge_idleness(facts: Facts, policy: Policy) -> Decision:
     stops_at = facts.last_activity_at + policy.idle_s
-    if facts.visible:
+    if facts.visible != 0:
         # The table, which is the truth, knows of no demand. A message may be ahead of the table's index, so it
         # postpones the stop by the time any worker needs to take it; not longer: a left-over may never be deleted.
         stops_at += policy.worker_grace_s
@@ -160,6 +160,8 @@ def _work(facts: Facts) -> str:
     if facts.waiting or facts.leased:
         return f"{_count(facts.waiting)} waiting, {_count(facts.leased)} processing"
     quiet = f"the last activity was {_span(facts.now - facts.last_activity_at)} ago"
+    if facts.visible is None:
+        return f"{quiet}, and the queue does not answer"
     return f"{quiet}, and the queue shows messages" if facts.visible else quiet
 
 

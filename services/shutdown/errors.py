@@ -12,6 +12,10 @@ class SettingError(Exception):
         self.variable = variable
 
 
+class QueueUnseenError(Exception):
+    """The queue did not answer. What was right without it is done; but somebody must see to it."""
+
+
 class InstanceNotFoundError(Exception):
     """EC2 knows no such instance: GPU_INSTANCE_ID, the region or the account is wrong."""
 

@@ -82,8 +82,8 @@ class Facts:
     """Of finished tasks."""
     last_claimed_at: float | None = None
     """Of finished tasks."""
-    visible: int = 0
-    """Messages visible in the queue: approximate, so it may postpone a stop and never causes one."""
+    visible: int | None = 0
+    """Messages visible in the queue: approximate, so it may postpone a stop and never causes one. None: not told."""
     worker: Worker | None = None
     hold: Hold | None = None
 

@@ -16,6 +16,7 @@ from botocore.config import Config
 from services.shutdown import log
 from services.shutdown.action import Alert, Executor
 from services.shutdown.decision import Decision, Leave, Policy, decide
+from services.shutdown.errors import QueueUnseenError
 from services.shutdown.facts import Facts
 from services.shutdown.meter import Meter, write_line, write_nothing
 from services.shutdown.observer import Observer
@@ -40,12 +41,19 @@ class Shutdown:
         self._executor = executor
 
     def run(self, event: object) -> dict[str, Any]:
-        """Look once and do what is right; returns what was seen, decided and done, as JSON can carry it."""
+        """Look once and do what is right; returns what was seen, decided and done, as JSON can carry it.
+
+        Raises:
+            QueueUnseenError: it is done, but the queue did not answer, and that must be counted.
+        """
         facts = self._observer.look(time.time())
         decision = decide(facts, self._policy)
         decided = {"trigger": asdict(name_trigger(event)), **_summary(decision), "facts": _digest(facts)}
         log.info("shutdown.decided", **decided)
-        return {**decided, "outcome": self._executor.carry_out(decision, facts).value}
+        outcome = self._executor.carry_out(decision, facts)
+        if facts.state == "running" and facts.visible is None:
+            raise QueueUnseenError(f"{outcome.value}, without having seen the queue")
+        return {**decided, "outcome": outcome.value}
 
 
 def handler(event: object, context: object) -> dict[str, Any]:
@@ -53,6 +61,7 @@ def handler(event: object, context: object) -> dict[str, Any]:
 
     Raises:
         SettingError: the environment is wrong.
+        QueueUnseenError: see ``Shutdown.run``.
         InstanceNotFoundError, botocore's errors: see ``Observer.look`` and ``Executor.carry_out``. Raised on purpose:
             an asynchronous invocation is retried and counted as an error only if it raises.
     """

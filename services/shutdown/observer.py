@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, read_number
 from services.shutdown.errors import InstanceNotFoundError
 from services.shutdown.facts import Facts, Hold, Task, Worker
@@ -112,9 +113,16 @@ class Observer:
         for page in pages:
             yield from page["Items"]
 
-    def _visible(self) -> int:
-        """The call also counts as activity, which keeps the metrics of the alarm from falling behind."""
-        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[_VISIBLE])
+    def _visible(self) -> int | None:
+        """A mere hint: a queue that does not answer must not keep the instance on.
+
+        The call also counts as activity, which keeps the metrics of the alarm from falling behind.
+        """
+        try:
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[_VISIBLE])
+        except (ClientError, BotoCoreError) as exc:
+            log.warning("queue.unseen", error=str(exc))
+            return None
         return int(answer["Attributes"][_VISIBLE])
 
     def _record(self, kind: str) -> Item | None:

@@ -102,6 +102,8 @@ ROWS = {
     # The queue's hint
     "messages visible postpone rule A": (running(launched=30, visible=1), LEAVE),
     "messages visible postpone rule A by the grace only": (running(launched=45, visible=1), A),
+    "a queue that does not answer postpones as much": (running(launched=44, visible=None), LEAVE),
+    "a queue that does not answer keeps nothing on": (running(launched=45, visible=None), A),
     "messages visible postpone rule B": (running(tasks=(processing(31, 31),), visible=1), LEAVE),
     "messages visible never call the worker absent": (running(launched=29, visible=9), LEAVE),
     "messages visible do not save a dead worker": (running(tasks=(pending(1),), visible=9), C),
@@ -267,6 +269,7 @@ class TestWhenItLooksDifferent:
         (running(tasks=(processing(9, 9),)), "0 tasks waiting, 1 task processing"),
         (running(last_created_at=ago(1)), "the last activity was 60 s ago"),
         (running(launched=31, visible=2), "the last activity was 31 min ago, and the queue shows messages"),
+        (running(launched=31, visible=None), "the last activity was 31 min ago, and the queue does not answer"),
     ],
 )
 def test_the_reason_is_a_sentence_an_operator_can_act_on(facts: Facts, reason: str) -> None:

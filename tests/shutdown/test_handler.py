@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from services.shutdown.errors import InstanceNotFoundError, SettingError
+from services.shutdown.errors import InstanceNotFoundError, QueueUnseenError, SettingError
 from services.shutdown.handler import compose, handler
 from tests.shutdown import events
 from tests.shutdown.world import World
@@ -317,16 +317,24 @@ class TestFailure:
         ):
             invoke()
 
-    @pytest.mark.parametrize(
-        ("variable", "value"), [("DYNAMODB_TABLE", "nobody-made-it"), ("SQS_QUEUE_URL", "http://127.0.0.1/1/none")]
-    )
-    def test_a_table_or_queue_that_is_not_there_raises(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-    ) -> None:
-        monkeypatch.setenv(variable, value)
+    def test_a_table_that_is_not_there_raises(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DYNAMODB_TABLE", "nobody-made-it")
         with pytest.raises(ClientError):
             invoke()
         assert world.state() == "running"
+
+    def test_a_queue_that_does_not_answer_postpones_and_is_counted_but_does_not_keep_the_instance_on(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SQS_QUEUE_URL", "http://127.0.0.1/1/none")
+        world.launched(44)
+        with pytest.raises(QueueUnseenError, match="left"):
+            invoke()
+        assert world.state() == "running"
+        world.launched(46)
+        with pytest.raises(QueueUnseenError, match="stopped"):
+            invoke()
+        assert world.state() == "stopped"
 
     def test_a_give_up_that_fails_stops_nothing(self, world: World) -> None:
         stuck = world.processing(created=40, claimed=31)
