@@ -20,14 +20,21 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes is each worker's first test: it mostly waits, and the other workers go on meanwhile."""
-    long = [item for item in items if item.get_closest_marker("long")]
-    ordered = [item for item in items if not item.get_closest_marker("long")]
+    """What takes minutes comes first, the longest at the head of each worker's part: the others go on meanwhile."""
+    long = sorted((item for item in items if _minutes(item)), key=_minutes, reverse=True)
+    others = iter([item for item in items if not _minutes(item)])
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    for place, item in enumerate(long):
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
         # `--dist worksteal` gives each worker an equal part of the list to begin with.
-        ordered.insert(place * len(items) // workers if place < workers else 1, item)
+        ordered += long[worker::workers]
+        ordered += itertools.islice(others, (worker + 1) * len(items) // workers - len(ordered))
     items[:] = ordered
+
+
+def _minutes(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("long")
+    return float(marker.kwargs["minutes"]) if marker else 0.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -34,6 +34,7 @@ if os.environ.get("MODEL") == "large":
     WORLDS |= LARGE_WORLDS
 
 
+@pytest.mark.long(minutes=1)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_promise_holds_from_every_state(name: str) -> None:

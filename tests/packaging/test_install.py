@@ -84,7 +84,7 @@ def test_an_interpreter_that_can_make_no_environment_is_not_taken(tmp_path: Path
     assert "with its modules venv and ensurepip" in run.stderr
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=1)
 @pytest.mark.timeout(300)
 def test_twice_installed_it_keeps_the_version_before_and_the_operators_settings(box: Machine, tmp_path: Path) -> None:
     fetch_wheels("requirements-adapter.lock", tmp_path / "wheels")

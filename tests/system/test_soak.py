@@ -12,6 +12,7 @@ from services.devstack.soak.session import print_verdict, soak
 SECONDS = 25.0
 
 
+@pytest.mark.long(minutes=2)
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_the_books_balance_after_faults(seed: int, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_it_is_valid_and_free_of_warnings(terraform: Terraform) -> None:
     assert "Warning" not in done.stdout
 
 
+@pytest.mark.long(minutes=1)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_variant_plans_as_meant_and_mistakes_are_refused(terraform: Terraform, suite: str) -> None:

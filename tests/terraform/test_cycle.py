@@ -94,7 +94,7 @@ def shell(world: World, repository: Path, provider_mirror: Path, tmp_path: Path)
     return Shell(repository, {**environment, **own}, tmp_path / "variables")
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=5)
 @pytest.mark.timeout(900)
 def test_what_the_readme_says_works_stays_and_goes_without_a_trace(world: World, shell: Shell, tmp_path: Path) -> None:
     guide = read_guide()

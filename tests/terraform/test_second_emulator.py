@@ -48,7 +48,7 @@ def world(terraform: Terraform, tmp_path: Path) -> Iterator[World]:
             left.unlink()
 
 
-@pytest.mark.long
+@pytest.mark.long(minutes=2)
 @pytest.mark.timeout(600)
 def test_function_schedule_and_dead_letters_are_really_carried_out(world: World, tmp_path: Path) -> None:
     outputs = world.apply(*(f"-target={target}" for target in TARGETS))
