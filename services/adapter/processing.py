@@ -15,7 +15,7 @@ from lib.asyncaws.consumer import Delivery
 from lib.asyncaws.errors import AwsError, TransientAwsError
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, PoisonMessage, TaskMessage
-from lib.gputask.record import TaskRecord
+from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
@@ -36,6 +36,7 @@ class Processor:
     record says how far it got.
 
     Attributes:
+        stop: set when the adapter is to stop.
         abandon: set when a stop cannot wait any longer; what is unfinished is given back.
         claim_numbers: make each claim's worker name unique. Two slots may claim duplicates of one message in the same
             millisecond, and a claim whose answer was lost knows its effect by name and time.
@@ -47,6 +48,7 @@ class Processor:
     gate: UpstreamGate
     worker: Worker
     max_attempts: int
+    stop: asyncio.Event
     abandon: asyncio.Event
     meter: Meter = SILENT
     claim_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -113,6 +115,7 @@ class Processor:
         with self.worker.working_on(task):
             try:
                 outcome = await self.lease.during(task, delivery, self._run(task, message, request_id))
+                outcome = self._excused(task, outcome)
                 delivery.vacate()
                 await self._publish(task, outcome)
             except LeaseLost:
@@ -140,6 +143,14 @@ class Processor:
             for child in (running, abandoned):
                 child.cancel()
             await asyncio.gather(running, abandoned, return_exceptions=True)
+
+    def _excused(self, task: TaskRecord, outcome: Outcome) -> Outcome:
+        """What fails while the machine goes down has perhaps been failed by that: ComfyUI is told to stop, too."""
+        if not (self.stop.is_set() and task.attempt < self.max_attempts):
+            return outcome
+        if isinstance(outcome, Failed) and outcome.code is ErrorCode.UPSTREAM_FAILED:
+            return GivenBack(f"it failed during a stop: {outcome.message}", keep_upstream_job=False)
+        return outcome
 
     async def _publish(self, task: TaskRecord, outcome: Outcome) -> None:
         match outcome:

@@ -136,6 +136,7 @@ def _consumer(
         gate=gate,
         worker=worker,
         max_attempts=settings.max_attempts,
+        stop=stop,
         abandon=abandon,
         meter=meter,
     )

@@ -20,7 +20,7 @@ from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.record import ErrorCode, Status
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from tests.adapter import unified_api
-from tests.adapter.unified_api import RESULT, UnifiedApi, answering, hang
+from tests.adapter.unified_api import RESULT, UnifiedApi, answering, hang, showing
 from tests.adapter.waiting import until
 from tests.adapter.wire import Fate, Wire
 from tests.adapter.workplace import PROMPT, Adapter, Workplace, open_adapter
@@ -560,6 +560,20 @@ async def test_what_is_given_back_is_adopted_without_a_second_run(
     await coming.take_next()
     record = await place.record(task_id)
     assert (record.status, record.attempt, len(api.submissions)) == (Status.COMPLETED, 2, 1)
+
+
+@pytest.mark.parametrize(("max_attempts", "status"), [(2, Status.PENDING), (1, Status.FAILED)])
+async def test_what_fails_while_the_machine_goes_down_gets_another_attempt_if_there_is_one(
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, max_attempts: int, status: Status
+) -> None:
+    """ComfyUI is told to stop as well, and may be faster: its job then fails with a broken connection."""
+    adapter = hire(max_attempts=max_attempts)
+    api.on_look = showing("failed", error="[Errno 104] Connection reset by peer")
+    adapter.processor.stop.set()
+    task_id = await place.submit()
+    await adapter.take_next()
+    record = await place.record(task_id)
+    assert (record.status, record.comfy_job_id is None) == (status, status is Status.PENDING)
 
 
 async def test_after_a_stop_that_cannot_wait_nothing_is_submitted(

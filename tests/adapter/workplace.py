@@ -179,6 +179,7 @@ def open_adapter(
         gate=gate,
         worker=worker,
         max_attempts=max_attempts,
+        stop=asyncio.Event(),
         abandon=asyncio.Event(),
         meter=meter,
     )

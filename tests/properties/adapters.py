@@ -166,6 +166,7 @@ class Place:
             gate=gate,
             worker=worker,
             max_attempts=MAX_ATTEMPTS,
+            stop=stop,
             abandon=abandon,
         )
         consumer = Consumer(
