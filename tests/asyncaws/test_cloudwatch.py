@@ -118,6 +118,11 @@ async def test_a_refusal_is_permanent_and_a_silence_is_not(aws_endpoint: str, aw
         assert wire.calls == ["PutMetricData"] * 4
 
 
+async def published(session: AwsSession, policy: CallPolicy) -> None:
+    cloudwatch = CloudWatch(await session.cloudwatch(policy), namespace="test", policy=policy)
+    await cloudwatch.publish([Series(DONE, {1: 1})])
+
+
 def test_nothing_is_repeated_within_the_minute() -> None:
     """What failed goes with the next; repeated by the SDK as well, it would count more often than twice."""
     assert METERING.sdk_attempts == METERING.attempts == 1
