@@ -106,19 +106,15 @@ async def test_a_refusal_is_permanent_and_a_silence_is_not(aws_endpoint: str, aw
         impatient = CallPolicy(total_s=0.5, read_timeout_s=0.5)
         patient = CallPolicy(total_s=30.0, read_timeout_s=30.0)  # as long as a busy machine may need to answer
         wire.fates.extend([Refusal(403, "AccessDenied"), Fate.LEFT_HANGING, Fate.RESET])
-        for policy, error in (
-            (patient, PermanentAwsError),
-            (impatient, TransientAwsError),
-            (patient, TransientAwsError),
-        ):
-            cloudwatch = CloudWatch(await session.cloudwatch(policy), namespace="test", policy=policy)
+        outcomes = ((patient, PermanentAwsError), (impatient, TransientAwsError), (patient, TransientAwsError))
+        for policy, error in outcomes:
             with pytest.raises(error):
-                await cloudwatch.publish([Series(DONE, {1: 1})])
-        await cloudwatch.publish([Series(DONE, {1: 1})])
+                await publish_one(session, policy)
+        await publish_one(session, patient)
         assert wire.calls == ["PutMetricData"] * 4
 
 
-async def published(session: AwsSession, policy: CallPolicy) -> None:
+async def publish_one(session: AwsSession, policy: CallPolicy) -> None:
     cloudwatch = CloudWatch(await session.cloudwatch(policy), namespace="test", policy=policy)
     await cloudwatch.publish([Series(DONE, {1: 1})])
 
