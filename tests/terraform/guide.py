@@ -18,6 +18,8 @@ _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 _LIMIT_S = 300
 
+# What its sentences tell to run where something is to be paused, mended or taken off.
+_ASIDE = re.compile(r"`(aws [^`]+)`")
 _ASSIGNMENT = re.compile(r"^([A-Z]+)=")
 
 
@@ -29,6 +31,13 @@ def read_guide() -> dict[str, list[str]]:
         heading: [command for block in _BLOCK.findall(text) for command in _COMMAND.findall(block)]
         for heading, text in _PART.findall(section[1])
     }
+
+
+def read_asides() -> list[str]:
+    """AWS's commands in the sentences of that section, each on one line and once."""
+    section = _SECTION.search(README.read_text())
+    assert section is not None
+    return list(dict.fromkeys(" ".join(command.split()) for command in _ASIDE.findall(section[1])))
 
 
 @dataclass(slots=True)

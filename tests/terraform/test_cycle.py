@@ -27,7 +27,7 @@ from tests.aws_cli import put_aws_cli
 from tests.system.client import eventually
 from tests.terraform.cli import Terraform
 from tests.terraform.deployment import PICTURE, SCALE, Deployment, Events, deployed, finished, submit
-from tests.terraform.guide import Shell, read_guide
+from tests.terraform.guide import Shell, read_asides, read_guide
 from tests.terraform.world import KEY, World, emulated_aws, given_world, tfvars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +63,8 @@ def repository(tmp_path: Path) -> Path:
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*untracked))
     shutil.copy(ROOT / ".gitignore", copy)  # it keeps what Terraform leaves there out of the release
     (copy / ".venv").symlink_to(sys.prefix)
+    for name in ("pyproject.toml", "requirements.lock"):
+        os.utime(copy / name, (0, 0))  # older than the environment, so that make has nothing to install
     return copy
 
 
@@ -104,6 +106,7 @@ def test_what_the_readme_says_works_stays_and_goes_without_a_trace(world: World,
     shell.follow(guide["2. The image of the orchestrator"])
     assert_mistakes_are_refused_with_a_sentence(world)
     shell.follow(guide["3. Apply"])
+    shell.follow(aside for aside in read_asides() if aside.startswith(("aws lambda ", "aws ecs ")))
     assert_the_next_plan_is_empty(world)
     assert_the_instance_is_told_to_install_the_release(world, shell)
 
@@ -118,7 +121,10 @@ def test_what_the_readme_says_works_stays_and_goes_without_a_trace(world: World,
     assert_the_next_plan_is_empty(world)
 
     assert_drift_is_seen(world, outputs)
-    shell.follow(guide["Uninstalling"])
+    *unprotect, destroy, stop = guide["Uninstalling"]
+    shell.follow(unprotect)
+    shell.follow(aside for aside in read_asides() if aside.startswith("aws ec2 disassociate-"))
+    shell.follow([destroy, stop])
     assert inventory(world) == before
     assert [command for commands in guide.values() for command in commands if command not in shell.typed] == []
 
