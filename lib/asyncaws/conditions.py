@@ -126,12 +126,12 @@ class Change:
     """What an update does to an item for which `condition` holds.
 
     Attributes:
-        condition: None: whatever is there, or is not.
+        condition: None: whatever is there, or is not. To be said, for a forgotten one would guard nothing.
         assign: attribute to new value; None removes the attribute.
         add: attribute to a number that is added; a missing attribute counts as 0.
     """
 
-    condition: Condition | None = None
+    condition: Condition | None
     assign: Mapping[str, Any] = field(default_factory=dict)
     add: Mapping[str, float] = field(default_factory=dict)
 

@@ -87,7 +87,7 @@ class Gatherer(Generic[Q, A]):
         answers: Sequence[A | Exception]
         try:
             answers = await self._ask_all([question for question, _ in batch])
-        except Exception as error:
+        except Exception as error:  # whatever it is, it belongs to those who wait for the answer
             answers = [error] * len(batch)
         for (_, waiting), answer in zip(batch, answers, strict=True):
             if waiting.done():

@@ -86,7 +86,7 @@ async def call(operation: str, request: Callable[[], Awaitable[T]], policy: Call
                 attempt += 1
                 try:
                     return _genuine(operation, await request())
-                except Exception as error:
+                except Exception as error:  # the border to the SDK: `translate` has a name for each
                     failure = translate(operation, error)
                     if attempt >= policy.attempts or not isinstance(failure, TransientAwsError):
                         raise failure from error

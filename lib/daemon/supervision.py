@@ -26,7 +26,7 @@ def run(main: Main) -> int:
     """Run `main(stop)` to its end; SIGTERM and SIGINT set `stop`. Returns the process's exit code."""
     try:
         asyncio.run(_with_signals(main))
-    except Exception:
+    except Exception:  # the edge of the process: its last word goes to the log, in the log's form
         log.exception("process.failed")
         return 1
     return 0

@@ -50,6 +50,7 @@ class WorkerRecord:
         """
         known = {"upstream_ok_at": self.upstream_ok_at, "last_claim_at": self.last_claim_at}
         return Change(
+            condition=None,
             assign={
                 "started_at": self.started_at,
                 "beat_at": self.beat_at,
@@ -58,7 +59,7 @@ class WorkerRecord:
                 "upstream_remark": self.upstream_remark or None,
                 "active": list(self.active),
                 **{name: value for name, value in known.items() if value is not None},
-            }
+            },
         )
 
 

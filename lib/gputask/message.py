@@ -10,7 +10,7 @@ from typing import Any
 
 REQUEST_ID_ATTRIBUTE = "request_id"
 MAX_MESSAGE_BYTES = 262_144
-"""As the queue is made. With its attributes; SQS itself would take 1 MiB since 2025, Terraform's provider did later."""
+"""Attributes included, as the queue is made. SQS takes up to 1 MiB since 2025, Terraform's provider 5 does not."""
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 1024
 """Of a request body in ASCII: the rest is for the task's id, its path, and the attributes."""
 

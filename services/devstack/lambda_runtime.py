@@ -43,7 +43,7 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         try:
             handler = load_handler(handler_name)
-        except Exception as error:
+        except Exception as error:  # as Lambda does, whatever importing the handler raises
             traceback.print_exc()
             _write(answers, {"error": describe(error)})
             sys.exit(1)
@@ -69,7 +69,7 @@ def invoke(handler: Handler, event: Any, name: str, timeout_s: float) -> dict[st
     try:
         result = handler(event, context)
         json.dumps(result)
-    except Exception as error:
+    except Exception as error:  # as Lambda does, whatever the handler raises
         traceback.print_exc()
         return {"error": describe(error)}
     return {"ok": result}
