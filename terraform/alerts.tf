@@ -121,6 +121,24 @@ resource "aws_cloudwatch_metric_alarm" "gpu_running" {
   ok_actions          = [aws_sns_topic.alerts.arn]
 }
 
+# EC2 refuses what only a person can cure: a quota, a permission, an instance that is gone or does not finish stopping.
+resource "aws_cloudwatch_metric_alarm" "gpu_blocked" {
+  count = var.metrics ? 1 : 0
+
+  alarm_name          = "${local.names.system}-gpu-cannot-start"
+  alarm_description   = "Tasks wait, and the GPU cannot be started until somebody helps: a quota, a missing permission, an instance that is gone or hangs in stopping. /ready and the orchestrator's log name it."
+  namespace           = local.metrics_namespace
+  metric_name         = "GpuBlocked"
+  statistic           = "Maximum"
+  period              = 300
+  evaluation_periods  = 1
+  threshold           = 0
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.alerts.arn]
+  ok_actions          = [aws_sns_topic.alerts.arn]
+}
+
 # 5xx of the service itself; the balancer's own (no healthy task) count as well. Two metrics, $0.20 a month.
 resource "aws_cloudwatch_metric_alarm" "server_errors" {
   count = local.is_fargate ? 1 : 0

@@ -13,7 +13,7 @@ locals {
     aws_cloudwatch_metric_alarm.dead_letters,
     aws_cloudwatch_metric_alarm.oldest_message,
     aws_cloudwatch_metric_alarm.gpu_running,
-  ]) + 3 * length(aws_lb.main) + 2 * length(aws_cloudwatch_metric_alarm.failures) + 2 * length(aws_appautoscaling_policy.orchestrator)
+  ]) + 3 * length(aws_lb.main) + 2 * length(aws_cloudwatch_metric_alarm.failures) + length(aws_cloudwatch_metric_alarm.gpu_blocked) + 2 * length(aws_appautoscaling_policy.orchestrator)
 
   fixed_costs_usd = {
     alarms                = local.alarm_metrics * 0.1

@@ -127,9 +127,10 @@ locals {
       ]
     },
     {
-      title = "GPU instance: running while there is demand, and stops by rule"
+      title = "GPU instance: running or blocked while there is demand, and stops by rule"
       metrics = [
         [local.metrics_namespace, "GpuState", { stat = "Maximum", label = "running" }],
+        [local.metrics_namespace, "GpuBlocked", { stat = "Maximum", label = "cannot be started" }],
         [{ expression = "SEARCH('{\"${local.metrics_namespace}\",Rule} MetricName=\"GpuStopped\"', 'Sum')", id = "stops", label = "stopped by rule" }],
       ]
     },

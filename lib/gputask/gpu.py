@@ -23,6 +23,9 @@ class UpstreamHealth(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+_WORKER_PREFIX = "worker#"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
     """Times in epoch seconds.
@@ -41,6 +44,23 @@ class WorkerRecord:
     upstream_remark: str = ""
     last_claim_at: float | None = None
     active: tuple[str, ...] = ()
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any] | None) -> WorkerRecord | None:
+        """The record in a table item; None if there is none, or none that says when the worker beat last."""
+        known = item or {}
+        beat_at = _moment(known.get("beat_at"))
+        if beat_at is None:
+            return None
+        upstream = known.get("upstream")
+        return cls(
+            instance_id=str(known.get("task_id", "")).removeprefix(_WORKER_PREFIX),
+            started_at=_moment(known.get("started_at")) or 0.0,
+            beat_at=beat_at,
+            upstream=UpstreamHealth(upstream) if upstream in list(UpstreamHealth) else UpstreamHealth.UNHEALTHY,
+            upstream_ok_at=_moment(known.get("upstream_ok_at")),
+            upstream_remark=str(known.get("upstream_remark", "")),
+        )
 
     def to_change(self) -> Change:
         """What a beat writes. What this process does not know yet stays as its predecessor has told it.
@@ -80,8 +100,12 @@ class InstanceHold:
 
 
 def worker_key(instance_id: str) -> str:
-    return f"worker#{instance_id}"
+    return f"{_WORKER_PREFIX}{instance_id}"
 
 
 def instance_key(instance_id: str) -> str:
     return f"instance#{instance_id}"
+
+
+def _moment(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

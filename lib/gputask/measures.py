@@ -13,6 +13,7 @@ JOBS_ACCEPTED = Metric("JobsAccepted", Unit.COUNT, Kind.SUM)
 TIME_TO_202 = Metric("TimeTo202", Unit.MILLISECONDS, Kind.EACH)
 WAKE_TIME = Metric("WakeTime", Unit.SECONDS, Kind.EACH)
 GPU_STATE = Metric("GpuState", Unit.NONE, Kind.LAST)
+GPU_BLOCKED = Metric("GpuBlocked", Unit.NONE, Kind.LAST)
 
 JOBS_CLAIMED = Metric("JobsClaimed", Unit.COUNT, Kind.SUM)
 JOBS_COMPLETED = Metric("JobsCompleted", Unit.COUNT, Kind.SUM)
@@ -29,6 +30,7 @@ MEASURES = (
     TIME_TO_202,
     WAKE_TIME,
     GPU_STATE,
+    GPU_BLOCKED,
     JOBS_CLAIMED,
     JOBS_COMPLETED,
     WAIT_TIME,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,14 @@ from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
 from lib.gputask.record import LIVE, ErrorCode, TaskRecord
-from lib.gputask.schema import STATUS_INDEX
+from lib.gputask.schema import STATUS_INDEX, TABLE_KEY
 
 Clock = Callable[[], float]
+
+# How many of the oldest live tasks the index is asked for: some that are stale, or that nobody can read, must not hide
+# the others. They are confirmed in the table a few at a time, nearly always with the first.
+_NAMED = 100
+_CONFIRMED_AT_ONCE = 5
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -183,11 +189,26 @@ class TaskStore:
                     yield record
 
     async def has_live(self) -> bool:
-        """Is there any task that is not terminal? Two cheap reads of an eventually consistent index."""
+        """Is there any task that is not terminal? A few cheap reads, however many tasks there are.
+
+        The index, which is eventually consistent, names the oldest; the table confirms it, for a start costs money.
+        """
         for status in LIVE:
-            async for _ in self.table.query(STATUS_INDEX, attribute="status", value=status, limit=1):
-                return True
+            named = [
+                str(item[TABLE_KEY])
+                async for item in self.table.query(STATUS_INDEX, attribute="status", value=status, limit=_NAMED)
+            ]
+            for some in (named[at : at + _CONFIRMED_AT_ONCE] for at in range(0, len(named), _CONFIRMED_AT_ONCE)):
+                if any(await asyncio.gather(*(self._is_live(task_id) for task_id in some))):
+                    return True
         return False
+
+    async def _is_live(self, task_id: str) -> bool:
+        try:
+            task = await self.get(task_id)
+        except (TypeError, ValueError):
+            return False  # nobody can claim what cannot be read; the janitor reports and ends it
+        return task is not None and not task.status.is_terminal
 
     async def _as_holder(self, task: TaskRecord, change: Change) -> None:
         try:

@@ -94,13 +94,18 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             stop,
             {
                 "server": server.run(stop, on_ready),
-                "waker": cut_off(stop, waker.run(stop), after_s=settings.drain_s),
+                "waker": cut_off(stop, _wake(waker, stop), after_s=settings.drain_s),
                 "janitor": cut_off(stop, janitor.run(stop), after_s=settings.drain_s),
                 "metrics": aws.reporter.run(stop),
                 "farewell": _say_farewell(stop, notifier),
             },
         )
         log.info("orchestrator.stopped")
+
+
+async def _wake(waker: Waker, stop: asyncio.Event) -> None:
+    await waker.examine()
+    await waker.run(stop)
 
 
 async def _say_farewell(stop: asyncio.Event, notifier: Notifier) -> None:
@@ -149,6 +154,7 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
         tasks=tasks,
         stage_of=waker.stage_of,
         readiness_check=check,
+        gpu_problem=lambda: waker.problem,
         authenticator=Authenticator(settings.keys),
         allow_private_image_urls=settings.allow_private_image_urls,
         cors_origins=settings.origins,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ def build_app(
     tasks: ReadsTasks,
     stage_of: StageOf,
     readiness_check: ReadinessCheck,
+    gpu_problem: Callable[[], str | None] = lambda: None,
     authenticator: Authenticator,
     allow_private_image_urls: bool = False,
     cors_origins: Sequence[str] = (),
@@ -35,6 +36,7 @@ def build_app(
 
     Args:
         readiness_check: looks at what the service needs; asked at most every few seconds.
+        gpu_problem: what keeps the GPU from waking until an operator helps.
         cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers.
         max_submissions: how many may be under way at once; beyond that they are turned away with 503.
     """
@@ -46,7 +48,9 @@ def build_app(
         admission=Admission(max_submissions),
         allow_private_image_urls=allow_private_image_urls,
     )
-    service = ServiceEndpoints(version=version("gpu-on-demand"), readiness=Readiness(readiness_check))
+    service = ServiceEndpoints(
+        version=version("gpu-on-demand"), readiness=Readiness(readiness_check, gpu_problem=gpu_problem)
+    )
     starlette = Starlette(routes=[*jobs.routes(), *service.routes()], exception_handlers=EXCEPTION_HANDLERS)
     # The Unified API's clients post to exact paths; a redirected POST may lose its body or its key on the way.
     starlette.router.redirect_slashes = False

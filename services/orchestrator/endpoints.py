@@ -153,5 +153,5 @@ class ServiceEndpoints:
         return JSONResponse({"status": "healthy", "message": "Orchestrator is running"})
 
     async def ready(self, _request: Request) -> Response:
-        """Whether the table and the queue answer."""
+        """Whether the table and the queue answer, and nothing that only an operator can mend keeps the GPU off."""
         return JSONResponse({"status": "ready", "checks": dict(await self.readiness.ensure())})

@@ -71,8 +71,10 @@ class NotReady(Exception):
 
     Attributes:
         checks: what was looked at, and whether it answered.
+        problem: what only an operator can mend, in a few words.
     """
 
-    def __init__(self, checks: Mapping[str, bool]) -> None:
-        super().__init__(", ".join(name for name, is_ready in checks.items() if not is_ready))
+    def __init__(self, checks: Mapping[str, bool], problem: str | None = None) -> None:
+        super().__init__(problem or ", ".join(name for name, is_ready in checks.items() if not is_ready))
         self.checks = checks
+        self.problem = problem

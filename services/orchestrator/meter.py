@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lib.asyncaws.instance import InstanceState
 from lib.asyncaws.metrics import Metrics, NoMetrics
-from lib.gputask.measures import GPU_STATE, JOBS_ACCEPTED, TIME_TO_202, WAKE_TIME, count_failure
+from lib.gputask.measures import GPU_BLOCKED, GPU_STATE, JOBS_ACCEPTED, TIME_TO_202, WAKE_TIME, count_failure
 from lib.gputask.record import ErrorCode
 
 
@@ -30,6 +30,10 @@ class Meter:
     def seen(self, state: InstanceState) -> None:
         """EC2 said so of the GPU instance; it is asked only while there is demand."""
         self._metrics.add(GPU_STATE, 1 if state is InstanceState.RUNNING else 0)
+
+    def blocked(self, *, is_blocked: bool) -> None:
+        """Whether the GPU cannot wake until a person does something; told at each look, like the state."""
+        self._metrics.add(GPU_BLOCKED, 1 if is_blocked else 0)
 
     def woken(self, after_s: float) -> None:
         """The GPU instance was seen running, so long after its start was ordered; as exact as the waker's looks."""

@@ -83,7 +83,8 @@ def _unavailable(detail: str, retry_after_s: float) -> Problem:
 
 def _not_ready(error: errors.NotReady) -> Problem:
     headers = {"Retry-After": str(_RETRY_AFTER_NOT_READY_S)}
-    return Problem(status=503, name="not-ready", detail="Not ready", headers=headers, members={"checks": error.checks})
+    detail = f"Not ready: {error.problem}" if error.problem else "Not ready"
+    return Problem(status=503, name="not-ready", detail=detail, headers=headers, members={"checks": error.checks})
 
 
 _UNAVAILABLE = "The service is temporarily unavailable"

@@ -11,14 +11,17 @@ from lib.asyncaws.errors import AwsError, PermanentAwsError
 from lib.asyncaws.instance import Instance, InstanceState
 from lib.asyncaws.table import Table
 from lib.daemon.waiting import wait_for, wait_for_any
-from lib.gputask.gpu import InstanceHold, instance_key
+from lib.gputask.gpu import InstanceHold, WorkerRecord, instance_key, worker_key
 from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import TaskStore
 from services.orchestrator.meter import SILENT, Meter
-from services.orchestrator.waking import Action, WakeDecision, WakeFacts, backoff_s, decide
+from services.orchestrator.waking import Action, WakeDecision, WakeFacts, backoff_s, decide, waiting_reason
 
 # However fast the nudges come: EC2 throttles per account.
 _SPACING_S = 1.0
+_LOOK_AT_GPU = "DescribeInstances"
+# So many starts in a row that EC2 took and dropped are no bad luck any more.
+_FALLBACKS_FOR_AN_OPERATOR = 3
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,6 +31,25 @@ class _Refusal:
     count: int
     at: float
     code: str
+    is_final: bool  # it does not pass by itself
+
+
+@dataclass(frozen=True, slots=True)
+class _Blindness:
+    """Looks that failed in a row, and how the last one did."""
+
+    count: int
+    error: AwsError
+
+    @property
+    def needs_operator(self) -> bool:
+        """A table that does not answer is told of by its own check."""
+        return isinstance(self.error, PermanentAwsError) and self.error.operation == _LOOK_AT_GPU
+
+    @property
+    def stage(self) -> str:
+        what = "GPU" if self.error.operation == _LOOK_AT_GPU else "tasks"
+        return f"{what} cannot be looked up ({self.error.code}), trying again"
 
 
 class Waker:
@@ -61,6 +83,10 @@ class Waker:
         self._decision: WakeDecision | None = None
         self._state: InstanceState | None = None
         self._ordered_at: float | None = None
+        self._started_at = 0.0
+        self._stopping_since: float | None = None
+        self._worker: WorkerRecord | None = None
+        self._blindness: _Blindness | None = None
 
     def nudge(self) -> None:
         """There is new demand: look soon."""
@@ -72,13 +98,36 @@ class Waker:
             return "running"
         if task.status is not Status.PENDING:
             return task.status.value
+        return f"waiting: {self._waiting_reason()}"
+
+    def _waiting_reason(self) -> str:
+        if self._blindness is not None:
+            return self._blindness.stage
         if self._refusal is not None and self._state is InstanceState.STOPPED:
-            return f"waiting: GPU start refused ({self._refusal.code}), trying again"
+            return f"GPU start refused ({self._refusal.code}), trying again"
         if self._state is InstanceState.RUNNING:
-            return "waiting: in the queue"
-        if self._decision is None:
-            return "waiting: GPU will be started"
-        return f"waiting: {self._decision.reason}"
+            return waiting_reason(self._worker, now=self._store.now(), started_at=self._started_at)
+        return self._decision.reason if self._decision else "GPU will be started"
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the GPU from waking until a person does something; None: nothing that is known."""
+        if self._blindness is not None and self._blindness.needs_operator:
+            return self._blindness.stage
+        if self._decision is not None and self._decision.needs_operator:
+            return f"GPU start refused ({self._refusal.code})" if self._refusal else self._decision.reason
+        return None
+
+    async def examine(self) -> None:
+        """Look at the instance without demand, once at the start: a wrong id or a missing permission shows now, rather
+        than with the first task.
+        """
+        try:
+            state = await self._instance.state()
+        except AwsError as error:
+            self._note_blindness(error)
+        else:
+            log.info("instance.found", instance_id=self._instance.id, state=state.value)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop`."""
@@ -88,8 +137,8 @@ class Waker:
             try:
                 delay_s = await self._look(nudged=nudged)
             except AwsError as error:
-                _report(error, "waker.look_failed", error=str(error))
-                delay_s = min(self._interval_s, backoff_s(1))
+                self._note_blindness(error)
+                delay_s = min(self._interval_s, backoff_s(self._blindness.count if self._blindness else 1))
             if not await wait_for(stop, self._spacing_s):
                 await wait_for_any((stop, self._nudged), max(delay_s - self._spacing_s, 0.0))
 
@@ -97,34 +146,54 @@ class Waker:
         """Returns the seconds until the next look."""
         # A nudge is demand by itself: the index that is asked otherwise may not know the new task yet.
         demand = nudged or await self._store.has_live()
-        if not demand:
+        if not demand and self._blindness is None:
             self._forget()
             return self._interval_s
-        self._state = await self._instance.state()
-        self._measure(self._state)
-        if self._state is InstanceState.STOPPED and self._ordered_at is not None:
-            self._note_fallback()
-        decision = decide(await self._facts(self._state))
+        state = self._note_state(await self._instance.state())
+        decision = decide(await self._facts(state, demand=demand))
         self._say(decision)
         if decision.action is Action.START:
             decision = await self._start()
+        if not demand:
+            self._forget()
+        self._meter.blocked(is_blocked=self.problem is not None)
         return min(decision.after_s or self._interval_s, self._interval_s)
 
     def _forget(self) -> None:
         """What was seen is out of date when demand comes back, and an old refusal no reason to wait."""
-        self._state = self._decision = self._refusal = self._ordered_at = None
+        self._state = self._decision = self._refusal = self._ordered_at = self._stopping_since = None
 
-    async def _facts(self, state: InstanceState) -> WakeFacts:
+    def _note_state(self, state: InstanceState) -> InstanceState:
+        now = self._store.now()
+        self._state = state
+        self._blindness = None
+        self._meter.seen(state)
+        if state is not InstanceState.STOPPING:
+            self._stopping_since = None
+        elif self._stopping_since is None:
+            self._stopping_since = now
+        if self._ordered_at is not None and state is InstanceState.RUNNING:
+            self._meter.woken(now - self._ordered_at)
+            self._ordered_at = None
+        if self._ordered_at is not None and state is InstanceState.STOPPED:
+            self._note_fallback()
+        return state
+
+    async def _facts(self, state: InstanceState, *, demand: bool) -> WakeFacts:
         hold = None
         if state is InstanceState.STOPPED:
             hold = InstanceHold.from_item(await self._table.get(instance_key(self._instance.id)))
+        if state is InstanceState.RUNNING:
+            self._worker = WorkerRecord.from_item(await self._table.get(worker_key(self._instance.id)))
         return WakeFacts(
             now=self._store.now(),
-            demand=True,
+            demand=demand,
             state=state,
             hold_until=hold.until if hold else 0.0,
+            stopping_since=self._stopping_since,
             refusals=self._refusal.count if self._refusal else 0,
             refused_at=self._refusal.at if self._refusal else 0.0,
+            refused_for_good=self._refusal is not None and self._refusal.is_final,
         )
 
     async def _start(self) -> WakeDecision:
@@ -133,16 +202,18 @@ class Waker:
         except AwsError as error:
             return self._note_refusal(error)
         self._state = InstanceState.PENDING
-        self._ordered_at = self._store.now()
+        self._ordered_at = self._started_at = self._store.now()
         log.info("instance.start_ordered", instance_id=self._instance.id)
         self._decision = decide(WakeFacts(now=self._store.now(), demand=True, state=InstanceState.PENDING))
         return self._decision
 
     def _note_refusal(self, error: AwsError) -> WakeDecision:
-        count = self._count_refusal(error.code)
+        is_final = isinstance(error, PermanentAwsError)
+        count = self._count_refusal(error.code, is_final=is_final)
         delay_s = backoff_s(count)
         _report(error, "instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
-        return WakeDecision(Action.LOOK_AGAIN, "GPU start was refused", delay_s)
+        self._decision = WakeDecision(Action.LOOK_AGAIN, "GPU start was refused", delay_s, needs_operator=is_final)
+        return self._decision
 
     def _note_fallback(self) -> None:
         """EC2 took the order and thought better of it: pending, then stopped, its reason only in the console.
@@ -150,19 +221,27 @@ class Waker:
         https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/troubleshooting-launch.html
         """
         self._ordered_at = None
-        count = self._count_refusal("StoppedAgain")
+        again = self._refusal.count + 1 if self._refusal else 1
+        # A key that may not be used or a broken volume does not pass by itself; missing capacity may.
+        count = self._count_refusal("StoppedAgain", is_final=again >= _FALLBACKS_FOR_AN_OPERATOR)
         log.warning("instance.fell_back", instance_id=self._instance.id, refusals=count, retry_in_s=backoff_s(count))
 
-    def _count_refusal(self, code: str) -> int:
+    def _count_refusal(self, code: str, *, is_final: bool) -> int:
         count = self._refusal.count + 1 if self._refusal else 1
-        self._refusal = _Refusal(count, self._store.now(), code)
+        self._refusal = _Refusal(count, self._store.now(), code, is_final)
         return count
 
-    def _measure(self, state: InstanceState) -> None:
-        self._meter.seen(state)
-        if state is InstanceState.RUNNING and self._ordered_at is not None:
-            self._meter.woken(self._store.now() - self._ordered_at)
-            self._ordered_at = None
+    def _note_blindness(self, error: AwsError) -> None:
+        """Logged when it begins or changes, and then after 2, 4, 8 ... looks: a table that is away for hours is one
+        story, not a line every few seconds.
+        """
+        before = self._blindness
+        is_the_same = before is not None and before.error.code == error.code
+        count = before.count + 1 if before is not None else 1
+        self._blindness = _Blindness(count, error)
+        if not is_the_same or count.bit_count() == 1:
+            _report(error, "waker.look_failed", error=str(error), looks=count)
+        self._meter.blocked(is_blocked=self.problem is not None)
 
     def _say(self, decision: WakeDecision) -> None:
         if self._decision is None or decision.reason != self._decision.reason:

@@ -14,11 +14,11 @@ variables {
 run "fargate" {
   assert {
     condition = output.fixed_costs_usd == {
-      alarms               = "1.70"
+      alarms               = "1.80"
       dns_zone             = "0.50"
       load_balancer        = "23.73"
       orchestrator_fargate = "10.86"
-      total                = "36.79"
+      total                = "36.89"
     }
     error_message = "the default"
   }
@@ -34,11 +34,11 @@ run "private" {
   }
   assert {
     condition = output.fixed_costs_usd == {
-      alarms               = "1.70"
+      alarms               = "1.80"
       dns_zone             = "0.50"
       load_balancer        = "23.73"
       orchestrator_fargate = "7.21"
-      total                = "76.94"
+      total                = "77.04"
       vpc_endpoints        = "43.80"
     }
     error_message = "six endpoints in one zone, and no public address"
@@ -50,7 +50,7 @@ run "one_task_at_the_most_needs_no_scaling" {
     orchestrator_max_tasks = 1
   }
   assert {
-    condition     = length(aws_appautoscaling_target.orchestrator) + length(aws_appautoscaling_policy.orchestrator) == 0 && output.fixed_costs_usd["alarms"] == "1.30"
+    condition     = length(aws_appautoscaling_target.orchestrator) + length(aws_appautoscaling_policy.orchestrator) == 0 && output.fixed_costs_usd["alarms"] == "1.40"
     error_message = "and pays for none of its alarms"
   }
 }
@@ -62,10 +62,10 @@ run "instance" {
   }
   assert {
     condition = output.fixed_costs_usd == {
-      alarms                = "1.00"
+      alarms                = "1.10"
       dns_zone              = "0.50"
       orchestrator_instance = "16.55"
-      total                 = "18.05"
+      total                 = "18.15"
     }
     error_message = "one small instance"
   }
@@ -78,7 +78,7 @@ run "new_gpu" {
     gpu_ami_id      = "ami-0123456789abcdef0"
   }
   assert {
-    condition     = output.fixed_costs_usd["gpu_volume"] == "16.00" && output.fixed_costs_usd["total"] == "52.79"
+    condition     = output.fixed_costs_usd["gpu_volume"] == "16.00" && output.fixed_costs_usd["total"] == "52.89"
     error_message = "its volume comes on top"
   }
 }

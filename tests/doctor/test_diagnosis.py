@@ -381,7 +381,7 @@ ILLS: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
     ),
     "cut off orchestrator": (
         {"service": {"ready": 503}},
-        *("orchestrator", "broken", "/ready answers 503", "cannot reach table or queue"),
+        *("orchestrator", "broken", "/ready answers 503", "cannot wake the GPU"),
     ),
 }
 

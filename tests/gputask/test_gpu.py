@@ -78,3 +78,20 @@ def test_notes_about_the_gpu_stay_out_of_the_index_of_tasks() -> None:
 )
 def test_a_hold_is_what_the_lambda_wrote(item: dict[str, object] | None, hold: InstanceHold | None) -> None:
     assert InstanceHold.from_item(item) == hold
+
+
+def test_a_worker_record_is_read_as_it_was_written() -> None:
+    record = WorkerRecord(instance_id="i-1", started_at=1.5, beat_at=3.5, upstream=UpstreamHealth.BUSY)
+    assert WorkerRecord.from_item(written(record)) == record
+
+
+@pytest.mark.parametrize("item", [None, {}, {"beat_at": "soon"}, {"beat_at": True}])
+def test_a_worker_that_does_not_say_when_it_beat_has_said_nothing(item: Mapping[str, Any] | None) -> None:
+    assert WorkerRecord.from_item(item) is None
+
+
+@pytest.mark.parametrize("upstream", [None, "fine", 7, []])
+def test_a_health_that_means_nothing_is_not_healthy(upstream: Any) -> None:
+    record = WorkerRecord.from_item({"task_id": "worker#i-1", "beat_at": 1, "upstream": upstream, "started_at": "x"})
+    assert record is not None
+    assert (record.upstream, record.started_at) == (UpstreamHealth.UNHEALTHY, 0.0)

@@ -39,14 +39,22 @@ async def test_ready_says_what_was_looked_at() -> None:
     async with World() as world:
         response = await world.client.get("/ready")
         assert response.status_code == 200
-        assert response.json() == {"status": "ready", "checks": {"table": True, "queue": True}}
+        assert response.json() == {"status": "ready", "checks": {"table": True, "queue": True, "gpu": True}}
 
 
 async def test_not_ready_is_unavailable_and_names_what_does_not_answer() -> None:
     async with World(ready={"table": True, "queue": False}) as world:
         response = await world.client.get("/ready")
-        assert assert_problem(response, 503)["checks"] == {"table": True, "queue": False}
+        assert assert_problem(response, 503)["checks"] == {"table": True, "queue": False, "gpu": True}
         assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_a_gpu_that_only_an_operator_can_wake_means_not_ready_and_is_named() -> None:
+    async with World(gpu_problem=lambda: "GPU start refused (VcpuLimitExceeded)") as world:
+        response = await world.client.get("/ready")
+        members = assert_problem(response, 503)
+        assert members["checks"] == {"table": True, "queue": True, "gpu": False}
+        assert members["detail"] == "Not ready: GPU start refused (VcpuLimitExceeded)"
 
 
 async def test_a_look_that_fails_means_not_ready() -> None:
@@ -108,7 +116,7 @@ async def test_one_who_stops_asking_does_not_spoil_the_look_for_the_others() -> 
     await looking.wait()
     first.cancel()
     answer.set()
-    assert await second == {"table": True}
+    assert await second == {"table": True, "gpu": True}
     assert first.cancelled()
 
 

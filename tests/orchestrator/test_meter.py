@@ -160,7 +160,7 @@ async def test_a_gpu_that_runs_already_was_not_woken(world: AwsWorld, gpu: Gpu, 
     await calls.reach("ec2", "DescribeInstances", 1)
     stop.set()
     await looking
-    assert readings(metrics) == {"GpuState": {1: 1}}
+    assert readings(metrics) == {"GpuState": {1: 1}, "GpuBlocked": {0: 1}}
 
 
 def lines_of(orchestrator: Orchestrator) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ async def test_ready_follows_table_and_queue(here: Site, world: AwsWorld) -> Non
         async with orchestrator.http.get("/ready") as answer:
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
-            assert (await answer.json(content_type=None))["checks"] == {"table": True, "queue": False}
+            assert (await answer.json(content_type=None))["checks"] == {"table": True, "queue": False, "gpu": True}
         await world.mend()
         # Looks are cached, so that it takes a while.
         await says(200)

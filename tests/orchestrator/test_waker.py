@@ -3,16 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from lib.gputask.gpu import instance_key
+from lib.gputask.gpu import UpstreamHealth, WorkerRecord, instance_key, worker_key
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.waker import Waker
-from services.orchestrator.waking import backoff_s
+from services.orchestrator.waking import STOPPING_LIMIT_S, backoff_s
 from tests.orchestrator.aws_world import AwsWorld, CallsSince, Gpu, eventually
 
 CAPACITY = "InsufficientInstanceCapacity"
@@ -136,7 +137,7 @@ async def test_a_running_gpu_is_left_alone(world: AwsWorld, gpu: Gpu, waker: Wak
     async with looking(waker):
         await looks(calls, 2)
     assert await calls.count("ec2", "StartInstances") == 0
-    assert waker.stage_of(task) == "waiting: in the queue"
+    assert waker.stage_of(task) == "waiting: GPU is running, its adapter has not reported yet"
 
 
 async def test_a_stopping_gpu_is_started_once_it_has_stopped(world: AwsWorld, gpu: Gpu, waker: Waker) -> None:
@@ -198,7 +199,7 @@ async def test_a_start_that_falls_back_to_stopped_is_tried_again_later_and_later
             waker.nudge()
         await gpu.reach("running")
         waker.nudge()
-        await eventually(lambda: is_stage(waker, task, "waiting: in the queue"))
+        await eventually(lambda: is_stage(waker, task, "waiting: GPU is running, its adapter has not reported yet"))
 
 
 async def is_stage(waker: Waker, task: TaskRecord, stage: str) -> bool:
@@ -267,6 +268,116 @@ async def test_errors_of_aws_do_not_end_the_waker(
         await world.mend()
         await gpu.reach("pending", "running")
         assert not running.done()
+
+
+@pytest.mark.parametrize("code", ["VcpuLimitExceeded", "UnauthorizedOperation"])
+async def test_a_start_that_only_the_operator_can_cure_is_named(
+    world: AwsWorld, gpu: Gpu, waker: Waker, code: str
+) -> None:
+    await world.add_task()
+    await world.fail("ec2", Mode.ERROR, "StartInstances", code=code)
+    async with looking(waker):
+        await eventually(lambda: is_problem(waker, f"GPU start refused ({code})"))
+        await world.mend()
+        world.clock.advance(backoff_s(1))
+        await gpu.reach("pending", "running")
+        await eventually(lambda: is_problem(waker, None))
+
+
+async def test_a_start_that_may_succeed_later_is_no_problem_for_an_operator(
+    world: AwsWorld, gpu: Gpu, waker: Waker, events: list[Any]
+) -> None:
+    await world.add_task()
+    await world.fail("ec2", Mode.ERROR, "StartInstances", code=CAPACITY)
+    async with looking(waker):
+        await noted(events, "instance.start_refused", 1)
+        assert waker.problem is None
+
+
+async def test_an_instance_that_stops_for_over_ten_minutes_needs_an_operator(
+    world: AwsWorld, gpu: Gpu, waker: Waker
+) -> None:
+    await gpu.start()
+    await gpu.begin_stop()
+    task = await world.add_task()
+    async with looking(waker):
+        await eventually(lambda: is_stage(waker, task, "waiting: GPU is stopping, it starts again after that"))
+        world.clock.advance(STOPPING_LIMIT_S)
+        reason = "GPU has been stopping for more than 10 min"
+        await eventually(lambda: is_problem(waker, reason))
+        assert waker.stage_of(task) == f"waiting: {reason}"
+        await gpu.halt()
+        await gpu.reach("pending", "running")
+        await eventually(lambda: is_problem(waker, None))
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "InvalidInstanceID.NotFound", "RequestLimitExceeded"])
+async def test_a_failed_look_is_a_stage_of_its_own_and_no_line_for_each_try(
+    world: AwsWorld, gpu: Gpu, waker: Waker, events: list[Any], code: str
+) -> None:
+    task = await world.add_task()
+    await world.fail("ec2", Mode.ERROR, "DescribeInstances", code=code)
+    calls = await world.calls()
+    async with looking(waker):
+        await looks(calls, 13)
+        assert waker.stage_of(task) == f"waiting: GPU cannot be looked up ({code}), trying again"
+        operator_helps = code != "RequestLimitExceeded"
+        assert (waker.problem is not None) is operator_helps
+        assert 2 <= [event["event"] for event in events].count("waker.look_failed") <= 5
+        await world.mend()
+        await gpu.reach("pending", "running")
+
+
+async def test_a_missing_permission_shows_at_the_start_and_its_end_without_demand(
+    world: AwsWorld, gpu: Gpu, waker: Waker
+) -> None:
+    await world.fail("ec2", Mode.ERROR, "DescribeInstances", code="UnauthorizedOperation")
+    await waker.examine()
+    assert waker.problem == "GPU cannot be looked up (UnauthorizedOperation), trying again"
+    await world.mend()
+    async with looking(waker):
+        await eventually(lambda: is_problem(waker, None))
+    assert await gpu.launches() == 0
+
+
+async def test_a_stale_index_wakes_nobody(world: AwsWorld, gpu: Gpu, waker: Waker) -> None:
+    task = await world.add_task(expires_at=int(world.clock.now) - 1)  # stays in index and table until TTL gets to it
+    calls = await world.calls()
+    async with looking(waker):
+        await calls.reach("dynamodb", "GetItem", 2)
+    assert await calls.count("ec2") == 0
+    assert waker.stage_of(task) == "waiting: GPU will be started"
+
+
+async def test_live_records_that_nobody_can_read_hide_no_task(world: AwsWorld, gpu: Gpu, waker: Waker) -> None:
+    for number in range(6):
+        await world.add_task(created_at=float(number + 1), expires_at=1)
+    await world.add_task()
+    async with looking(waker):
+        await gpu.reach("pending", "running")
+
+
+async def test_a_task_waits_in_the_queue_only_while_the_worker_could_take_it(
+    world: AwsWorld, gpu: Gpu, waker: Waker
+) -> None:
+    await gpu.start()
+    task = await world.add_task()
+    async with looking(waker):
+        await eventually(lambda: is_stage(waker, task, "waiting: GPU is running, its adapter has not reported yet"))
+        for health, stage in (
+            (UpstreamHealth.UNHEALTHY, "waiting: GPU is running, ComfyUI is not ready"),
+            (UpstreamHealth.HEALTHY, "waiting: in the queue"),
+        ):
+            now = world.clock.now
+            record = WorkerRecord(instance_id=gpu.id, started_at=now, beat_at=now, upstream=health)
+            await world.table.update(worker_key(gpu.id), record.to_change())
+            await eventually(partial(is_stage, waker, task, stage))
+        world.clock.advance(331)
+        await eventually(lambda: is_stage(waker, task, "waiting: GPU is running, its adapter has not reported yet"))
+
+
+async def is_problem(waker: Waker, problem: str | None) -> bool:
+    return waker.problem == problem
 
 
 async def test_a_nudge_in_the_middle_of_a_look_is_not_lost(world: AwsWorld, gpu: Gpu) -> None:

@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.asyncaws.instance import InstanceState
+from lib.gputask.gpu import UpstreamHealth, WorkerRecord
 from services.orchestrator.waking import (
     FIRST_BACKOFF_S,
     MAX_BACKOFF_S,
+    STOPPING_LIMIT_S,
     Action,
     WakeFacts,
     backoff_s,
     decide,
+    waiting_reason,
 )
 
 NOW = 1_800_000_000.0
@@ -28,6 +31,8 @@ _facts = st.builds(
     hold_until=st.just(0.0) | _times,
     refusals=st.integers(min_value=0, max_value=10_000),
     refused_at=st.just(0.0) | _times,
+    stopping_since=st.none() | _times,
+    refused_for_good=st.booleans(),
 )
 
 
@@ -113,3 +118,60 @@ def test_the_backoff_grows_and_is_bounded(refusals: int) -> None:
     assert FIRST_BACKOFF_S <= backoff_s(refusals) <= backoff_s(refusals + 1) <= MAX_BACKOFF_S
     if backoff_s(refusals + 1) < MAX_BACKOFF_S:
         assert backoff_s(refusals + 1) == 2 * backoff_s(refusals)
+
+
+@pytest.mark.parametrize(
+    ("facts", "needs_operator"),
+    [
+        pytest.param(WakeFacts(now=NOW, demand=True, state=InstanceState.TERMINATED), True, id="terminated"),
+        pytest.param(WakeFacts(now=NOW, demand=True, state=InstanceState.STOPPING), False, id="stopping"),
+        pytest.param(
+            WakeFacts(now=NOW, demand=True, state=InstanceState.STOPPING, stopping_since=NOW - STOPPING_LIMIT_S),
+            True,
+            id="stopping for ten minutes",
+        ),
+        pytest.param(
+            WakeFacts(
+                now=NOW, demand=True, state=InstanceState.STOPPED, refusals=1, refused_at=NOW, refused_for_good=True
+            ),
+            True,
+            id="refused for good",
+        ),
+        pytest.param(
+            WakeFacts(now=NOW, demand=True, state=InstanceState.STOPPED, refusals=1, refused_at=NOW),
+            False,
+            id="refused for now",
+        ),
+    ],
+)
+def test_what_only_an_operator_can_cure_is_told_apart(facts: WakeFacts, needs_operator: bool) -> None:
+    assert decide(facts).needs_operator is needs_operator
+    assert not decide(replace(facts, demand=False)).needs_operator
+
+
+def worker(*, beat_at: float = NOW, upstream: UpstreamHealth = UpstreamHealth.HEALTHY) -> WorkerRecord:
+    return WorkerRecord(instance_id="i-1", started_at=0.0, beat_at=beat_at, upstream=upstream)
+
+
+@pytest.mark.parametrize(
+    ("record", "started_at", "reason"),
+    [
+        pytest.param(None, 0.0, "GPU is running, its adapter has not reported yet", id="no record"),
+        pytest.param(worker(beat_at=NOW - 331), 0.0, "GPU is running, its adapter has not reported yet", id="silent"),
+        pytest.param(
+            worker(beat_at=NOW - 60),
+            NOW - 30,
+            "GPU is running, its adapter has not reported yet",
+            id="said before this start",
+        ),
+        pytest.param(
+            worker(upstream=UpstreamHealth.UNHEALTHY), NOW - 30, "GPU is running, ComfyUI is not ready", id="unhealthy"
+        ),
+        pytest.param(worker(upstream=UpstreamHealth.BUSY), NOW - 30, "in the queue", id="busy"),
+        pytest.param(worker(), 0.0, "in the queue", id="healthy"),
+    ],
+)
+def test_the_queue_is_named_only_while_the_worker_could_take_a_task(
+    record: WorkerRecord | None, started_at: float, reason: str
+) -> None:
+    assert waiting_reason(record, now=NOW, started_at=started_at) == reason

@@ -39,13 +39,14 @@ async def test_every_metric_of_a_done_and_a_failed_job_comes_out_with_the_right_
         by_lambda = in_lines(stack.log_dir / "lambda.log")
         by_adapter = in_cloudwatch(stack)
 
-    assert by_orchestrator.keys() == {"JobsAccepted", "TimeTo202", "WakeTime", "GpuState"}
+    assert by_orchestrator.keys() == {"JobsAccepted", "TimeTo202", "WakeTime", "GpuState", "GpuBlocked"}
     assert sum(by_orchestrator["JobsAccepted"]) == 2
     assert len(by_orchestrator["TimeTo202"]) == 2
     assert all(0 < milliseconds < 1000 * LIMIT_S for milliseconds in by_orchestrator["TimeTo202"])
     (wake_s,) = by_orchestrator["WakeTime"]
     assert PENDING_S <= wake_s < LIMIT_S
     assert set(by_orchestrator["GpuState"]) <= {0, 1}
+    assert set(by_orchestrator["GpuBlocked"]) == {0}
 
     assert by_adapter.keys() == {
         *("JobsClaimed", "JobsCompleted", "WaitTime", "RunTime", "ResultTime", "BootTime"),

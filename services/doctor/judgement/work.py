@@ -49,7 +49,7 @@ def judge_service(service: Service, deployment: Deployment) -> Iterator[Finding]
         yield broken("orchestrator", text, fix="no process is behind that address, or it has just ended: see its log")
     elif service.ready != 200:
         text = f"alive, but {deployment.api_url}/ready answers {service.ready}"
-        fix = "it cannot reach table or queue: see its log, its role and its security group"
+        fix = "it cannot reach table or queue, or cannot wake the GPU: the answer and the log say which"
         yield broken("orchestrator", text, fix=fix)
     else:
         yield fine("orchestrator", f"{deployment.api_url} is healthy and ready")
