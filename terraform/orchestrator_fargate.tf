@@ -66,6 +66,9 @@ resource "aws_ecs_task_definition" "orchestrator" {
         awslogs-group         = aws_cloudwatch_log_group.orchestrator[0].name
         awslogs-region        = var.region
         awslogs-stream-prefix = "orchestrator"
+        # Lines are lost rather than requests held up, should CloudWatch not take them.
+        mode            = "non-blocking"
+        max-buffer-size = "4m"
       }
     }
   }])

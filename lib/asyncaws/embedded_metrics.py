@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
-from typing import Any, TextIO
+from typing import Any
 
 from lib.asyncaws.metrics import Metric, Series, chunks
 
@@ -23,20 +23,19 @@ class EmbeddedMetrics:
     """Writes the lines, each a JSON object of its own whatever the log's format is.
 
     Attributes:
-        stream: standard output, where the events of the log do not go.
+        write: to standard output, where the events of the log do not go; must not block.
         clock: epoch seconds.
     """
 
-    def __init__(self, *, namespace: str, stream: TextIO, clock: Callable[[], float]) -> None:
+    def __init__(self, *, namespace: str, write: Callable[[bytes], None], clock: Callable[[], float]) -> None:
         self._namespace = namespace
-        self._stream = stream
+        self._write = write
         self._clock = clock
 
     async def publish(self, series: Sequence[Series]) -> None:
-        """Write them, stamped now. Raises OSError."""
+        """Write them, stamped now."""
         at_ms = round(self._clock() * 1000)
-        self._stream.write("".join(f"{line}\n" for line in embedded_lines(series, self._namespace, at_ms)))
-        self._stream.flush()
+        self._write("".join(f"{line}\n" for line in embedded_lines(series, self._namespace, at_ms)).encode())
 
 
 def embedded_lines(series: Sequence[Series], namespace: str, at_ms: int) -> Iterator[str]:

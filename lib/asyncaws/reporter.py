@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import Protocol
 
 import structlog
@@ -16,10 +15,12 @@ from lib.asyncaws.embedded_metrics import EmbeddedMetrics
 from lib.asyncaws.errors import PermanentAwsError
 from lib.asyncaws.metrics import Destination, Metrics, NoMetrics, Series, batches
 from lib.asyncaws.session import METERING, AwsSession
+from lib.daemon.outlet import Outlet, to_descriptor
 from lib.daemon.waiting import wait_for
 
 # CloudWatch's own resolution: more often would cost more and show no more.
 _INTERVAL_S = 60.0
+_STANDARD_OUTPUT = 1
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,23 +70,31 @@ class Reporter:
 @asynccontextmanager
 async def reporting(destination: Destination, *, namespace: str, session: AwsSession) -> AsyncIterator[Reporter]:
     """A reporter for the life of the process, which publishes a last time at its end."""
-    reporter = await _open(destination, namespace, session)
-    try:
-        yield reporter
-    finally:
-        await reporter.flush()
+    with ExitStack() as resources:
+        reporter = await _open(destination, namespace, session, resources)
+        try:
+            yield reporter
+        finally:
+            await reporter.flush()
 
 
-async def _open(destination: Destination, namespace: str, session: AwsSession) -> Reporter:
+async def _open(destination: Destination, namespace: str, session: AwsSession, resources: ExitStack) -> Reporter:
     match destination:
         case Destination.OFF:
             return Reporter(metrics=NoMetrics(), sink=_Nowhere())
         case Destination.LOG:
-            sink = EmbeddedMetrics(namespace=namespace, stream=sys.stdout, clock=time.time)
-            return Reporter(metrics=Metrics(), sink=sink)
+            outlet = resources.enter_context(closing(Outlet(to_descriptor(_STANDARD_OUTPUT), notice=_say_dropped)))
+            return Reporter(
+                metrics=Metrics(), sink=EmbeddedMetrics(namespace=namespace, write=outlet.put, clock=time.time)
+            )
         case Destination.CLOUDWATCH:
             client = await session.cloudwatch(METERING)
             return Reporter(metrics=Metrics(), sink=CloudWatch(client, namespace=namespace, policy=METERING))
+
+
+def _say_dropped(dropped: int) -> bytes:
+    log.warning("metrics.dropped", lines=dropped)
+    return b""
 
 
 class _Nowhere:

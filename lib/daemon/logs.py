@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import structlog
 from structlog.types import Processor
 
-from lib.daemon.journal import SOCKET_PATH, JournalSender
+from lib.daemon.journal import SOCKET_PATH, JournalSender, encode_entry
+from lib.daemon.outlet import Outlet, Write, to_descriptor
 
 Event = MutableMapping[str, Any]
+
+_STANDARD_ERROR = 2
 
 
 class LogFormat(StrEnum):
@@ -43,7 +47,7 @@ def configure_logging(service: str, *, form: LogFormat, level: str, journal_path
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = _JournalHandler(journal_path) if form is LogFormat.JOURNAL else logging.StreamHandler(sys.stderr)
+    handler, form = _handler(form, journal_path)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -84,26 +88,64 @@ def _naming(service: str) -> Processor:
     return name
 
 
-class _JournalHandler(logging.Handler):
-    """Hands the fields of an event to the journal as fields."""
+def _handler(form: LogFormat, journal_path: str) -> tuple[_Handler, LogFormat]:
+    """Where the lines go, and the form they have there: without a journal that of the console."""
+    if form is not LogFormat.JOURNAL:
+        return _LineHandler(), form
+    try:
+        return _JournalHandler(journal_path), form
+    except OSError as error:
+        sys.stderr.write(f"no journal at {journal_path} ({error.strerror}): logging to the console instead\n")
+        return _LineHandler(), LogFormat.CONSOLE
 
-    def __init__(self, path: str) -> None:
+
+class _Handler(logging.Handler, ABC):
+    """Formats in its caller, where the context is, and writes elsewhere: logging never waits for its reader."""
+
+    def __init__(self, write: Write) -> None:
         super().__init__()
-        self._sender = JournalSender(path)
+        self._outlet = Outlet(write, notice=self._notice)
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._outlet.put(self._encode(record))
+        except Exception:  # the logging module's own rule: a handler never breaks its caller
+            self._outlet.drop()
+
+    def close(self) -> None:
+        self._outlet.close()
+        super().close()
+
+    def _notice(self, dropped: int) -> bytes:
+        text = f"{dropped} lines were dropped, because nobody read them or they could not be written"
+        return self._encode(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None))
+
+    @abstractmethod
+    def _encode(self, record: logging.LogRecord) -> bytes: ...
+
+
+class _LineHandler(_Handler):
+    """Lines to standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(to_descriptor(_STANDARD_ERROR))
+
+    def _encode(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="replace")
+
+
+class _JournalHandler(_Handler):
+    """Hands the fields of an event to the journal as fields. Raises OSError: there is no journal."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(JournalSender(path).send)
+
+    def _encode(self, record: logging.LogRecord) -> bytes:
         # Formatting works on a copy of the record, which shares this dict.
         fields: dict[str, Any] = {}
         record.__dict__["journal_fields"] = fields
-        try:
-            line = self.format(record)
-            self._sender.send(record.levelname.lower(), line, fields)
-        except Exception:  # the logging module's own rule: a handler never breaks its caller
-            self.handleError(record)
-
-    def close(self) -> None:
-        self._sender.close()
-        super().close()
+        line = self.format(record)
+        return encode_entry(record.levelname.lower(), line, fields)
 
 
 def _journal_line(_logger: Any, _method: str, event: Event) -> str:

@@ -5,10 +5,13 @@ https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+
+from lib.daemon.waiting import wait_for
 
 # A manager whose socket is full must not stop the event loop, and the heartbeats on it, for longer.
 _PATIENCE_S = 0.2
@@ -40,6 +43,15 @@ class Notifier:
 
     def watchdog(self) -> None:
         self._send("WATCHDOG=1")
+
+    async def feed_watchdog(self, ended: asyncio.Event) -> None:
+        """Prove that the event loop turns, twice per watchdog interval (sd_watchdog_enabled(3)), until `ended`."""
+        if self.watchdog_s is None:
+            await ended.wait()
+            return
+        while not ended.is_set():
+            self.watchdog()
+            await wait_for(ended, self.watchdog_s / 2)
 
     def stopping(self, status: str) -> None:
         self._send(f"STOPPING=1\nSTATUS={_one_line(status)}")

@@ -86,7 +86,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
                 "consumer": _consume(consumer, stop, ended),
                 "drain": _drain(stop, ended, abandon, notifier, settings.drain_s),
                 "worker-record": worker.report(ended),
-                "watchdog": worker.feed_watchdog(ended),
+                "watchdog": notifier.feed_watchdog(ended),
                 "metrics": aws.reporter.run(ended),
             },
         )

@@ -12,7 +12,7 @@ import structlog
 from lib.asyncaws.errors import AwsError, TransientAwsError
 from lib.asyncaws.table import Table
 from lib.daemon.notification import Notifier
-from lib.daemon.waiting import wait_for, wait_for_any
+from lib.daemon.waiting import wait_for_any
 from lib.gputask.gpu import UpstreamHealth, WorkerRecord, worker_key
 from lib.gputask.record import TaskRecord
 from services.adapter.meter import SILENT, Meter
@@ -127,13 +127,6 @@ class Worker:
             await wait_for_any((ended, self._changed), self._beat_s)
         if self._changed.is_set():
             await self._beat()  # or the last record would vouch for work that nobody does any more
-
-    async def feed_watchdog(self, ended: asyncio.Event) -> None:
-        """Prove to systemd that the event loop turns, twice per watchdog interval (sd_watchdog_enabled(3))."""
-        interval_s = self._notifier.watchdog_s
-        while not ended.is_set():
-            self._notifier.watchdog()
-            await wait_for(ended, interval_s / 2 if interval_s else self._beat_s)
 
     async def _beat(self) -> None:
         self._changed.clear()

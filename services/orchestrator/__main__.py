@@ -97,6 +97,7 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
                 "waker": cut_off(stop, _wake(waker, stop), after_s=settings.drain_s),
                 "janitor": cut_off(stop, janitor.run(stop), after_s=settings.drain_s),
                 "metrics": aws.reporter.run(stop),
+                "watchdog": notifier.feed_watchdog(stop),
                 "farewell": _say_farewell(stop, notifier),
             },
         )

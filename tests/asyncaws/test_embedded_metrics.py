@@ -3,7 +3,6 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from typing import Any
@@ -83,11 +82,13 @@ def test_more_than_a_hundred_metrics_take_more_lines() -> None:
 
 
 async def test_each_line_is_one_of_its_own() -> None:
-    metrics, stream = Metrics(), io.StringIO()
+    metrics, written = Metrics(), list[bytes]()
     metrics.add(DONE)
     metrics.add(DONE.by(Cause="deadline"))
-    await EmbeddedMetrics(namespace="test", stream=stream, clock=lambda: 1_700_000_000.1234).publish(metrics.take())
-    lines = stream.getvalue().splitlines()
+    await EmbeddedMetrics(namespace="test", write=written.append, clock=lambda: 1_700_000_000.1234).publish(
+        metrics.take()
+    )
+    lines = b"".join(written).decode().splitlines()
     assert len(lines) == 2
-    assert stream.getvalue().endswith("}\n")
+    assert written[-1].endswith(b"}\n")
     assert all(json.loads(line)["_aws"]["Timestamp"] == 1_700_000_000_123 for line in lines)

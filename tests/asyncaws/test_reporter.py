@@ -124,7 +124,7 @@ async def test_a_flush_that_is_cancelled_loses_nothing(metrics: Metrics) -> None
 
 
 async def test_the_last_ones_are_published_at_the_end_even_of_a_failure(
-    aws: AwsSession, capsys: pytest.CaptureFixture[str]
+    aws: AwsSession, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def work() -> None:
         async with reporting(Destination.LOG, namespace="test", session=aws) as reporter:
@@ -133,12 +133,12 @@ async def test_the_last_ones_are_published_at_the_end_even_of_a_failure(
 
     with pytest.raises(RuntimeError, match="the process fails"):
         await work()
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = capfd.readouterr().out.splitlines()
     assert json.loads(line)["Done"] == 3
 
 
 async def test_off_collects_nothing_writes_nothing_and_calls_nobody(
-    aws_endpoint: str, aws_environment: None, capsys: pytest.CaptureFixture[str]
+    aws_endpoint: str, aws_environment: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
         async with reporting(Destination.OFF, namespace="test", session=session) as reporter:
@@ -146,7 +146,7 @@ async def test_off_collects_nothing_writes_nothing_and_calls_nobody(
             reporter.metrics.add(DONE)
             await reporter.flush()
         assert wire.calls == []
-    assert capsys.readouterr().out == ""
+    assert capfd.readouterr().out == ""
 
 
 async def test_by_call_they_reach_cloudwatch_once_it_takes_them(aws_endpoint: str, aws_environment: None) -> None:

@@ -22,7 +22,7 @@ async def start() -> AsyncIterator[Start]:
     async def start_one(*arguments: str, environment: dict[str, str] | None = None) -> Process:
         command = (sys.executable, "-m", "tests.daemon.programs", *arguments)
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=os.environ | (environment or {}), stdout=PIPE, stderr=PIPE
+            *command, cwd=ROOT, env=os.environ | (environment or {}), stdin=PIPE, stdout=PIPE, stderr=PIPE
         )
         started.append(process)
         return process

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 @contextmanager
@@ -18,14 +22,23 @@ def receiving_at(address: str) -> Iterator[socket.socket]:
 
 
 def waiting(receiver: socket.socket) -> list[bytes]:
-    """The datagrams that have arrived; a Unix datagram arrives before its send returns."""
+    """The datagrams that have arrived; a Unix datagram arrives before its send returns.
+
+    An empty one brings its content as a file, as journald takes it: only if nobody can change that any more.
+    """
     receiver.setblocking(False)
-    arrived = []
+    arrived: list[bytes] = []
     while True:
         try:
-            arrived.append(receiver.recv(1 << 20))
+            datagram, files, _, _ = socket.recv_fds(receiver, 1 << 20, 1)
         except BlockingIOError:
             return arrived
+        for file in files:
+            assert fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+            with os.fdopen(file, "rb") as content:
+                content.seek(0)
+                datagram += content.read()
+        arrived.append(datagram)
 
 
 def fill(receiver: socket.socket) -> None:

@@ -16,6 +16,8 @@ from lib.daemon.configuration import load_settings
 from lib.daemon.logs import LogFormat, configure_logging
 from lib.daemon.supervision import run, supervise
 
+LINES = 20_000
+
 log = structlog.stdlib.get_logger("services.sample")
 
 
@@ -92,10 +94,22 @@ def _break(password: str) -> None:
         raise ValueError("wrong") from error
 
 
+def chatter(form: str, journal_path: str) -> int:
+    """Say more than anybody holds on to, then a last word when told to."""
+    configure_logging("sample", form=LogFormat(form), level="INFO", journal_path=journal_path or "unused")
+    for number in range(LINES):
+        log.info("task.looked_at", number=number)
+    print("went on", flush=True)
+    sys.stdin.readline()
+    log.info("the last word")
+    return 0
+
+
 PROGRAMS: dict[str, Callable[..., int]] = {
     "configured": configured,
     "supervised": supervised,
     "logging": logging_everything,
+    "chatter": chatter,
 }
 
 if __name__ == "__main__":

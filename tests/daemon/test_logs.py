@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from socket import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tests.daemon.conftest import Start
 from tests.daemon.datagrams import journal_fields, receiving_at, waiting
+from tests.daemon.programs import LINES
 
 SECRET = "hunter2"
 
@@ -127,6 +129,38 @@ async def test_a_traceback_in_the_journal_has_no_frame_locals(start: Start, jour
     assert SECRET not in str(failed)
 
 
-async def test_a_service_goes_on_where_the_journal_is_missing(start: Start, journal_path: str) -> None:
+async def test_where_the_journal_is_missing_it_is_said_once_and_the_console_is_used(
+    start: Start, journal_path: str
+) -> None:
     text = await logged(start, "journal", journal_path)
-    assert "FileNotFoundError" in text
+    first, *rest = text.splitlines()
+    assert first == f"no journal at {journal_path} (No such file or directory): logging to the console instead"
+    assert any("task.claimed" in line and "job_id=j-1" in line for line in rest)
+    assert "FileNotFoundError" not in text
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_a_reader_that_stalls_costs_lines_and_holds_up_nothing(start: Start, form: str) -> None:
+    process = await start("chatter", form, "")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # Nobody has read a line of its log so far, and far more was said than pipe and memory may hold.
+    assert await process.stdout.readline() == b"went on\n"
+    _, err = await process.communicate(b"\n")
+    assert process.returncode == 0
+    text = err.decode()
+    dropped = sum(int(count) for count in re.findall(r"(\d+) lines were dropped", text))
+    assert dropped > 0
+    assert text.count("task.looked_at") + text.count("the last word") + dropped == LINES + 1
+
+
+async def test_a_journal_that_does_not_read_costs_entries_and_holds_up_nothing(
+    start: Start, journal: socket, journal_path: str
+) -> None:
+    process = await start("chatter", "journal", journal_path)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"went on\n"
+    # It ends, too, although nobody ever takes its last words.
+    await process.communicate(b"\n")
+    assert process.returncode == 0
+    assert waiting(journal)

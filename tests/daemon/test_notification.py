@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from uuid import uuid4
@@ -91,3 +92,19 @@ def test_our_own_environment_is_the_one_that_is_read(tmp_path: Path, monkeypatch
 def test_the_watchdog_counts_if_it_is_meant_for_us(environment: dict[str, str], watchdog_s: float | None) -> None:
     """https://www.freedesktop.org/software/systemd/man/latest/sd_watchdog_enabled.html"""
     assert Notifier.from_environment(environment).watchdog_s == watchdog_s
+
+
+async def test_the_watchdog_is_fed_until_the_end_and_not_where_there_is_none(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with receiving_at(address) as manager:
+        ended = asyncio.Event()
+        feeding = asyncio.create_task(Notifier(address, watchdog_s=0.02).feed_watchdog(ended))
+        idle = asyncio.create_task(Notifier(address).feed_watchdog(ended))
+        loop = asyncio.get_running_loop()
+        manager.setblocking(False)
+        started_at = loop.time()
+        for _ in range(3):
+            assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
+        assert loop.time() - started_at >= 0.02
+        ended.set()
+        await asyncio.gather(feeding, idle)
