@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from lib.asyncaws.session import BACKGROUND, AwsSession
 from lib.gputask.schema import definition
+from services.devstack.emulator.comparisons import compare_types_first
 from tests.ministack import ministack
 
 REGION = "us-east-1"
@@ -52,6 +53,7 @@ def aws_endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             yield address
         return
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    compare_types_first()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -17,7 +17,7 @@ Values = Mapping[str, Any]
 Condition = Callable[[Item, Names, Values], bool]
 Update = Callable[[Item, Names, Values], Item]
 
-_TOKEN = re.compile(r"attribute_not_exists|attribute_exists|AND|OR|NOT|<>|<=|>=|[=<>(),]|[#:]\w+")
+_TOKEN = re.compile(r"attribute_not_exists|attribute_exists|attribute_type|AND|OR|NOT|<>|<=|>=|[=<>(),]|[#:]\w+")
 _CLAUSE = re.compile(r"\b(SET|REMOVE|ADD)\b")
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -94,6 +94,9 @@ class _Parser:
             inner = self.disjunction()
             self._tokens.pop()
             return inner
+        if token == "attribute_type":
+            _, name, _, kind, _ = (self._tokens.pop() for _ in range(5))
+            return lambda item, names, values: plain(values[kind]) in item.get(names[name], {})
         if token.startswith("attribute_"):
             _, name, _ = self._tokens.pop(), self._tokens.pop(), self._tokens.pop()
             wanted = token == "attribute_exists"
@@ -105,7 +108,12 @@ class _Parser:
 
         def holds(item: Item, names: Names, values: Values) -> bool:
             attribute = item.get(names[name])
-            return attribute is not None and compare(plain(attribute), plain(values[value]))
+            # DynamoDB compares types first.
+            return (
+                attribute is not None
+                and [*attribute] == [*values[value]]
+                and compare(plain(attribute), plain(values[value]))
+            )
 
         return holds
 

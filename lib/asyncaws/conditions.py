@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 Item = Mapping[str, Any]
 
@@ -59,21 +59,37 @@ class Equals:
     value: Any
 
     def holds(self, item: Item) -> bool:
-        return self.attribute in item and bool(item[self.attribute] == self.value)
+        found = item.get(self.attribute)
+        # Python takes True for 1; DynamoDB's types never equal each other.
+        return isinstance(found, bool) is isinstance(self.value, bool) and bool(found == self.value)
 
     def render(self, into: Placeholders) -> str:
         return f"{into.name(self.attribute)} = {into.value(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
+class NoNumber:
+    """The attribute is missing, or of another type."""
+
+    attribute: str
+
+    def holds(self, item: Item) -> bool:
+        return not _is_number(item.get(self.attribute))
+
+    def render(self, into: Placeholders) -> str:
+        return f"NOT attribute_type({into.name(self.attribute)}, {into.value('N')})"
+
+
+@dataclass(frozen=True, slots=True)
 class AtMost:
-    """The attribute exists and is not greater."""
+    """The attribute is a number and not greater."""
 
     attribute: str
     value: float
 
     def holds(self, item: Item) -> bool:
-        return self.attribute in item and item[self.attribute] <= self.value
+        found = item.get(self.attribute)
+        return _is_number(found) and found <= self.value
 
     def render(self, into: Placeholders) -> str:
         return f"{into.name(self.attribute)} <= {into.value(self.value)}"
@@ -81,16 +97,32 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class LessThan:
-    """The attribute exists and is smaller."""
+    """The attribute is a number and smaller."""
 
     attribute: str
     value: float
 
     def holds(self, item: Item) -> bool:
-        return self.attribute in item and item[self.attribute] < self.value
+        found = item.get(self.attribute)
+        return _is_number(found) and found < self.value
 
     def render(self, into: Placeholders) -> str:
         return f"{into.name(self.attribute)} < {into.value(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MoreThan:
+    """The attribute is a number and greater."""
+
+    attribute: str
+    value: float
+
+    def holds(self, item: Item) -> bool:
+        found = item.get(self.attribute)
+        return _is_number(found) and found > self.value
+
+    def render(self, into: Placeholders) -> str:
+        return f"{into.name(self.attribute)} > {into.value(self.value)}"
 
 
 class AllOf:
@@ -115,6 +147,10 @@ class AnyOf:
         return _joined("OR", self.conditions, into)
 
 
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _joined(word: str, conditions: tuple[Condition, ...], into: Placeholders) -> str:
     if len(conditions) == 1:
         return conditions[0].render(into)  # DynamoDB refuses redundant parentheses
@@ -126,7 +162,7 @@ class Change:
     """What an update does to an item for which `condition` holds.
 
     Attributes:
-        condition: None: whatever is there, or is not. To be said, for a forgotten one would guard nothing.
+        condition: None: whatever is there, or is not. Required, because a forgotten condition would guard nothing.
         assign: attribute to new value; None removes the attribute.
         add: attribute to a number that is added; a missing attribute counts as 0.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,9 @@ class Status(StrEnum):
 
 
 LIVE = (Status.PENDING, Status.PROCESSING)
+
+LONGEST_LEASE_S = 86_400.0
+"""No lease of ours ends later: SQS hides a message for 12 h at the most. A time beyond is of another clock or unit."""
 
 
 class ErrorCode(StrEnum):
@@ -48,6 +51,7 @@ class TaskRecord:
         queued_at: when its message was last put into the queue.
         sends: how often that was.
         attempt: how often it was claimed; the fencing token of every write a worker makes.
+        client_id: whose it is; empty: the operator's, as no key names that client.
         lease_until: until when the claim holds unless renewed.
         expires_at: when DynamoDB's TTL may delete the record (it does so within two days).
     """
@@ -76,9 +80,15 @@ class TaskRecord:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> TaskRecord:
-        """The record in a table item; attributes this version does not know are left out."""
-        known = {name: item[name] for name in _FIELDS if name in item}
-        return cls(**known | {"status": Status(item["status"])})
+        """The record in a table item.
+
+        Another version or another program may have written it: what is missing or of another type is as if it had
+        never been said, and attributes that this version does not know are left out.
+
+        Raises:
+            ValueError: its status is none of ours.
+        """
+        return cls(**{name: _READERS[name](item.get(name)) for name in _FIELDS})
 
     def to_item(self) -> dict[str, Any]:
         """The table item; what is None is not written."""
@@ -89,14 +99,46 @@ class TaskRecord:
         return self.expires_at is not None and self.expires_at <= now
 
     def is_leased(self, now: float) -> bool:
-        """Some worker holds it and has not missed its heartbeats."""
-        return self.status is Status.PROCESSING and self.lease_until is not None and self.lease_until > now
+        """Some worker holds it and has not missed its heartbeats; the opposite of what `transitions` calls unheld."""
+        if self.status is not Status.PROCESSING or self.lease_until is None:
+            return False
+        return now < self.lease_until <= now + LONGEST_LEASE_S
 
     def waiting_since(self) -> float:
         """The moment from which a worker could have taken it: put into the queue, or left by its last worker."""
         if self.status is Status.PROCESSING and self.lease_until is not None:
             return max(self.lease_until, self.queued_at)
-        return self.queued_at
+        return self.queued_at or self.updated_at
 
 
-_FIELDS = tuple(field.name for field in fields(TaskRecord))
+def _moment(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _known_moment(value: Any) -> float:
+    return _moment(value) or 0.0
+
+
+def _count(value: Any) -> int:
+    return max(int(_known_moment(value)), 0)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _known_text(value: Any) -> str:
+    return _text(value) or ""
+
+
+# By the field's annotation, which is text in this module.
+_READERS_BY_TYPE: Mapping[str, Callable[[Any], Any]] = {
+    "Status": Status,
+    "str": _known_text,
+    "str | None": _text,
+    "float": _known_moment,
+    "float | None": _moment,
+    "int": _count,
+}
+_READERS = {field.name: _READERS_BY_TYPE[str(field.type)] for field in fields(TaskRecord)}
+_FIELDS = tuple(_READERS)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-
-import structlog
 
 from lib.asyncaws.conditions import Change
 from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
-from lib.gputask.record import LIVE, ErrorCode, TaskRecord
+from lib.gputask.record import LIVE, ErrorCode, Status, TaskRecord
 from lib.gputask.schema import STATUS_INDEX, TABLE_KEY
 
 Clock = Callable[[], float]
@@ -22,8 +21,6 @@ Clock = Callable[[], float]
 # the others. They are confirmed in the table a few at a time, nearly always with the first.
 _NAMED = 100
 _CONFIRMED_AT_ONCE = 5
-
-log = structlog.stdlib.get_logger(__name__)
 
 # Whoever repeats a verb rather than its request does so at a later time.
 _TIMES_OF_WRITE = frozenset({"updated_at", "finished_at", "queued_at"})
@@ -81,10 +78,8 @@ class TaskStore:
     async def get(self, task_id: str) -> TaskRecord | None:
         """The task, None if unknown or expired."""
         item = await self.table.get(task_id)
-        if item is None or "status" not in item:
-            return None
-        record = TaskRecord.from_item(item)
-        return None if record.is_expired(self.now()) else record
+        record = _record_or_none(item)
+        return None if record is None or record.is_expired(self.now()) else record
 
     async def create(self, record: TaskRecord) -> None:
         """Write a new task.
@@ -95,9 +90,10 @@ class TaskStore:
         try:
             await self.table.put(record.to_item(), transitions.creatable(self.now()))
         except ConditionFailed as error:
-            if error.item is None:
+            existing = _record_or_none(error.item)
+            if existing is None:
                 raise
-            raise AlreadyExists(TaskRecord.from_item(error.item)) from error
+            raise AlreadyExists(existing) from error
 
     async def withdraw(self, record: TaskRecord) -> None:
         """Take back a task whose message could not be sent, unless somebody has touched it.
@@ -123,12 +119,22 @@ class TaskStore:
             worker=worker, now=now, lease_until=round(now + lease_s, 3), max_attempts=max_attempts
         )
         try:
-            return TaskRecord.from_item(await self.table.update(task_id, change))
+            return TaskRecord.from_item(await self._claimed(task_id, change))
         except ConditionFailed as error:
             record = _record_or_none(error.item)
             if record is not None and record.is_leased(now) and (record.worker, record.claimed_at) == (worker, now):
                 return record  # this very claim succeeded, its answer was lost, and the retry found its effect
             raise NotClaimable(record) from error
+
+    async def _claimed(self, task_id: str, change: Change) -> Mapping[str, Any]:
+        try:
+            return await self.table.update(task_id, change)
+        except ConditionFailed as error:
+            if _is_number(error.item.get("attempt", 0) if error.item else 0):
+                raise
+        with suppress(ConditionFailed):
+            await self.table.update(task_id, transitions.count_attempts_anew(self.now()))
+        return await self.table.update(task_id, change)
 
     async def hold(self, task: TaskRecord, *, lease_s: float) -> None:
         """Renew the lease. Raises LeaseLost."""
@@ -175,18 +181,10 @@ class TaskStore:
         await self._unless_overtaken(task_id, transitions.give_up(now=self.now(), code=code, message=message))
 
     async def live(self) -> AsyncIterator[TaskRecord]:
-        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies).
-
-        An item that is no record of ours is reported and left out: it must not keep the others from being looked at.
-        """
+        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies)."""
         for status in LIVE:
             async for item in self.table.query(STATUS_INDEX, attribute="status", value=status):
-                try:
-                    record = TaskRecord.from_item(item)
-                except (TypeError, ValueError):
-                    log.exception("record.unreadable", task_id=item.get("task_id"))
-                else:
-                    yield record
+                yield TaskRecord.from_item(item)
 
     async def has_live(self) -> bool:
         """Is there any task that is not terminal? A few cheap reads, however many tasks there are.
@@ -204,10 +202,7 @@ class TaskStore:
         return False
 
     async def _is_live(self, task_id: str) -> bool:
-        try:
-            task = await self.get(task_id)
-        except (TypeError, ValueError):
-            return False  # nobody can claim what cannot be read; the janitor reports and ends it
+        task = await self.get(task_id)
         return task is not None and not task.status.is_terminal
 
     async def _as_holder(self, task: TaskRecord, change: Change) -> None:
@@ -237,4 +232,11 @@ def _is_own_echo(item: Mapping[str, Any] | None, task: TaskRecord, change: Chang
 
 
 def _record_or_none(item: Mapping[str, Any] | None) -> TaskRecord | None:
-    return TaskRecord.from_item(item) if item is not None and "status" in item else None
+    """None also for what is no task: a worker's record, or one in a state that this version does not know."""
+    if item is None or item.get("status") not in list(Status):
+        return None
+    return TaskRecord.from_item(item)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

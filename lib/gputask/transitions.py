@@ -10,12 +10,26 @@ fenced by the attempt it was given, so a worker that lost its lease cannot publi
 
 In `processing` the holder also renews its lease (hold) and writes down the run upstream; `resend` announces another
 message for a task that nobody holds. The shutdown Lambda has an edge of its own, from `processing` to `failed`: rule B.
+
+Whatever has a live status gets an end, also a record that another version or another program wrote: a lease that is
+missing, of another type or beyond any lease of ours has run out, and an attempt that is missing is 0.
 """
 
 from __future__ import annotations
 
-from lib.asyncaws.conditions import AllOf, AnyOf, AtMost, Change, Condition, Equals, LessThan, Missing
-from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.asyncaws.conditions import (
+    AllOf,
+    AnyOf,
+    AtMost,
+    Change,
+    Condition,
+    Equals,
+    LessThan,
+    Missing,
+    MoreThan,
+    NoNumber,
+)
+from lib.gputask.record import LONGEST_LEASE_S, ErrorCode, Status, TaskRecord
 
 _STATUS = "status"
 
@@ -38,7 +52,7 @@ def withdrawable(record: TaskRecord) -> Condition:
 def claim(*, worker: str, now: float, lease_until: float, max_attempts: int) -> Change:
     """Take a task that waits, or whose worker has gone silent."""
     return Change(
-        condition=AllOf(_unheld(now), LessThan("attempt", max_attempts)),
+        condition=AllOf(_unheld(now), AnyOf(Missing("attempt"), LessThan("attempt", max_attempts))),
         assign={
             _STATUS: Status.PROCESSING,
             "worker": worker,
@@ -48,6 +62,11 @@ def claim(*, worker: str, now: float, lease_until: float, max_attempts: int) -> 
         },
         add={"attempt": 1},
     )
+
+
+def count_attempts_anew(now: float) -> Change:
+    """For a record whose attempt is no number, to which no claim could add."""
+    return Change(condition=AllOf(_unheld(now), NoNumber("attempt")), assign={"attempt": 0})
 
 
 def hold(*, attempt: int, now: float, lease_until: float) -> Change:
@@ -99,9 +118,8 @@ def resend(record: TaskRecord, *, now: float) -> Change:
     The number of sends tells them apart within one millisecond; the time tells whether a worker gave it back since.
     """
     return Change(
-        condition=AllOf(_unheld(now), Equals("queued_at", record.queued_at), Equals("sends", record.sends)),
-        assign={"queued_at": now, "updated_at": now},
-        add={"sends": 1},
+        condition=AllOf(_unheld(now), _as_read("queued_at", record.queued_at), _as_read("sends", record.sends)),
+        assign={"queued_at": now, "updated_at": now, "sends": record.sends + 1},
     )
 
 
@@ -111,7 +129,15 @@ def give_up(*, now: float, code: ErrorCode, message: str) -> Change:
 
 
 def _unheld(now: float) -> Condition:
-    return AnyOf(Equals(_STATUS, Status.PENDING), AllOf(Equals(_STATUS, Status.PROCESSING), AtMost("lease_until", now)))
+    has_run_out = AnyOf(
+        AtMost("lease_until", now), NoNumber("lease_until"), MoreThan("lease_until", now + LONGEST_LEASE_S)
+    )
+    return AnyOf(Equals(_STATUS, Status.PENDING), AllOf(Equals(_STATUS, Status.PROCESSING), has_run_out))
+
+
+def _as_read(attribute: str, value: float) -> Condition:
+    """The number is as the record was read, where what is no number counts as 0."""
+    return Equals(attribute, value) if value else AnyOf(Equals(attribute, 0), NoNumber(attribute))
 
 
 def _held_by(attempt: int) -> Condition:

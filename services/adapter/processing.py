@@ -95,7 +95,8 @@ class Processor:
                 log.info("task.held_elsewhere", worker=task.worker if task else None, lease_left_s=lease_left_s)
                 await delivery.hand_back(delay_s=lease_left_s)
             case Claimable():
-                await delivery.hand_back()
+                log.warning("claim.refused", attempt=task.attempt if task else None)
+                await delivery.hand_back(delay_s=_retry_delay_s(delivery))
             case Exhausted() as exhausted:
                 await self._give_up(task_id, exhausted, delivery)
 

@@ -22,7 +22,7 @@ class HeldElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Claimable:
-    """Its lease ended between the claim and this look: let the message come again at once."""
+    """Its lease ended between the claim and this look: let the message come again soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import structlog
 from lib.asyncaws.errors import AwsError, PermanentAwsError
 from lib.asyncaws.queue import Message, Queue
 from lib.daemon.waiting import wait_for
-from lib.gputask.message import task_id_in
+from lib.gputask.kinds import KINDS_BY_PATH
+from lib.gputask.message import PoisonMessage, TaskMessage, task_id_in
 from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
 from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.submission import attributes_of, message_of
-from services.orchestrator.tidying import Limits, Verdict, decide
+from services.orchestrator.tidying import Burial, Limits, Verdict, decide, decide_letter, is_lost
 
 _BATCH = 10
 # Long enough to deal with a batch; what is left comes again at the next round.
@@ -97,11 +98,21 @@ class Janitor:
         complete = await self.store.get(task.task_id)  # the index has no body
         if complete is None or complete.status.is_terminal:
             return
+        if not complete.request_body:
+            await self._fail_if_lost(task)
+            return
         # Announced before it is sent: dying in between costs a wait, the other order a message per replica. Announced
         # for the task as it was judged: one that another replica has sent since must not pass for one that waits.
         await self.store.resend(task)
         await self.queue.send(message_of(complete), attributes_of(complete))
         log.warning("task.sent_again", job_id=task.task_id, sends=task.sends + 1)
+
+    async def _fail_if_lost(self, task: TaskRecord) -> None:
+        if is_lost(task, now=self.store.now(), limits=self.limits):
+            reason = "its message is lost, and its request is not in its record"
+            await self.store.give_up(task.task_id, code=ErrorCode.WORKER_LOST, message=reason)
+            self.meter.failed(ErrorCode.WORKER_LOST)
+            log.warning("task.failed", job_id=task.task_id, error_code=ErrorCode.WORKER_LOST)
 
     async def _bury(self, letter: Message) -> bool:
         """Returns whether the letter may go."""
@@ -109,15 +120,42 @@ class Janitor:
         if task_id is None:
             log.error("dead_letter.unreadable", message_id=letter.id, size_bytes=len(letter.body))
             return True
+        task = await self.store.get(task_id)
+        is_runnable = task is not None and bool(task.request_body) and _is_runnable(letter)
+        match decide_letter(task, is_runnable=is_runnable, now=self.store.now()):
+            case Burial.WAIT:
+                return False
+            case Burial.NOTHING_LEFT:
+                return True
+            case Burial.RESEND if task is not None:
+                return await self._rescue(task, letter)
+            case _:
+                return await self._fail_dead(task_id, letter)
+
+    async def _rescue(self, task: TaskRecord, letter: Message) -> bool:
         try:
-            reason = "the queue gave up delivering this job; its message cannot be processed"
+            await self._resend(task)
+        except Overtaken:
+            return False  # another replica sends it, or a worker has it: the letter is looked at again
+        log.warning("dead_letter.sent_again", job_id=task.task_id, message_id=letter.id, attempt=task.attempt)
+        return True
+
+    async def _fail_dead(self, task_id: str, letter: Message) -> bool:
+        reason = "the queue gave up delivering this job; its message cannot be processed"
+        try:
             await self.store.give_up(task_id, code=ErrorCode.DEAD_LETTER, message=reason)
         except Overtaken:
-            task = await self.store.get(task_id)
-            return task is None or task.status.is_terminal
+            return False
         self.meter.failed(ErrorCode.DEAD_LETTER)
         log.warning("task.failed", job_id=task_id, error_code=ErrorCode.DEAD_LETTER, message_id=letter.id)
         return True
+
+
+def _is_runnable(letter: Message) -> bool:
+    try:
+        return TaskMessage.from_json(letter.body).api_path in KINDS_BY_PATH
+    except PoisonMessage:
+        return False
 
 
 def _report(error: AwsError, event: str, **fields: str) -> None:

@@ -1,4 +1,4 @@
-"""The janitor's decision about one task that is not terminal. Pure."""
+"""The janitor's decisions about a task that is not terminal, and about a dead letter. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from lib.gputask.record import TaskRecord
 
 # Far beyond any age a task may reach, and no overflow for a number of sends that makes no sense.
 _MAX_DOUBLINGS = 20
+# A task that was claimed and came back so often by the dead-letter queue will not end by itself.
+_MOST_SENDS = 10
+# A record without a request cannot be sent again; its message may still be on its way for so many waits.
+_WAITS_WITHOUT_REQUEST = 6
 
 
 class Verdict(Enum):
@@ -31,6 +35,15 @@ class Limits:
     max_age_s: float
 
 
+class Burial(Enum):
+    """What becomes of a dead letter: `WAIT` leaves it, after the others it is deleted."""
+
+    WAIT = auto()
+    NOTHING_LEFT = auto()
+    FAIL = auto()
+    RESEND = auto()
+
+
 def decide(task: TaskRecord, *, now: float, limits: Limits) -> Verdict:
     """What to do with a task as the index shows it. The writes that follow are conditional, so a stale view is safe."""
     if task.status.is_terminal or task.is_leased(now):
@@ -41,3 +54,27 @@ def decide(task: TaskRecord, *, now: float, limits: Limits) -> Verdict:
     if now - task.waiting_since() >= patience_s:
         return Verdict.RESEND
     return Verdict.KEEP
+
+
+def decide_letter(task: TaskRecord | None, *, is_runnable: bool, now: float) -> Burial:
+    """What to do with a dead letter and its task.
+
+    Ten receives say little of a task: workers that may not write, or that were stopped again and again, cost receives
+    too. So a task that may still run is queued again. It ends all the same: each claim counts an attempt, and the task
+    has a greatest age.
+
+    Args:
+        is_runnable: a worker could read the letter.
+    """
+    if task is None or task.status.is_terminal:
+        return Burial.NOTHING_LEFT
+    if task.is_leased(now):
+        return Burial.WAIT
+    if is_runnable and (task.attempt == 0 or task.sends < _MOST_SENDS):
+        return Burial.RESEND
+    return Burial.FAIL
+
+
+def is_lost(task: TaskRecord, *, now: float, limits: Limits) -> bool:
+    """Whether a task whose request is not in its record, as of another program, has waited for its message in vain."""
+    return now - task.waiting_since() >= _WAITS_WITHOUT_REQUEST * limits.resend_after_s

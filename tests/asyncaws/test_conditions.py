@@ -20,6 +20,8 @@ from lib.asyncaws.conditions import (
     Item,
     LessThan,
     Missing,
+    MoreThan,
+    NoNumber,
     Placeholders,
 )
 from lib.asyncaws.errors import ConditionFailed
@@ -44,7 +46,13 @@ ATTRIBUTES: dict[str, st.SearchStrategy[Any]] = {
     "held": st.booleans(),
 }
 NUMBERS = ("lease_until", "created_at", "attempt", "sends")
-ITEMS = st.fixed_dictionaries({}, optional=ATTRIBUTES)
+# Another program may have written another type: then no comparison holds, and nothing raises.
+FOREIGN = st.sampled_from(["", "soon", True, 1_700_000_000])
+# But for what is added to, and for the keys of the index, where DynamoDB takes one type only.
+OF_ONE_TYPE = ("attempt", "sends", "status", "created_at")
+ITEMS = st.fixed_dictionaries(
+    {}, optional={name: value if name in OF_ONE_TYPE else value | FOREIGN for name, value in ATTRIBUTES.items()}
+)
 
 
 def _leaf(attribute: str) -> st.SearchStrategy[Condition]:
@@ -54,7 +62,8 @@ def _leaf(attribute: str) -> st.SearchStrategy[Condition]:
         st.builds(Equals, st.just(attribute), value),
     ]
     if attribute in NUMBERS:
-        leaves += [st.builds(kind, st.just(attribute), value) for kind in (AtMost, LessThan)]
+        leaves += [st.builds(kind, st.just(attribute), value) for kind in (AtMost, LessThan, MoreThan)]
+        leaves.append(st.just(NoNumber(attribute)))
     return st.one_of(leaves)
 
 
@@ -146,6 +155,17 @@ BOUNDARIES: list[tuple[Condition, Item, bool]] = [
     (LessThan("a", 1), {"a": 0.999}, True),
     (LessThan("a", 1), {"a": 1}, False),
     (LessThan("a", 1), {}, False),
+    (MoreThan("a", 1), {"a": 1.001}, True),
+    (MoreThan("a", 1), {"a": 1}, False),
+    (NoNumber("a"), {}, True),
+    (NoNumber("a"), {"a": "1"}, True),
+    (NoNumber("a"), {"a": True}, True),
+    (NoNumber("a"), {"a": 0}, False),
+    (Equals("a", 1), {"a": True}, False),
+    (AtMost("a", 1), {"a": "0"}, False),
+    (AtMost("a", 1), {"a": False}, False),
+    (LessThan("a", 1), {"a": []}, False),
+    (MoreThan("a", 1), {"a": "2"}, False),
     (AllOf(Equals("a", 1), Missing("b")), {"a": 1}, True),
     (AllOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, False),
     (AnyOf(Equals("a", 1), Missing("b")), {"a": 1, "b": 1}, True),

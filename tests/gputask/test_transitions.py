@@ -15,7 +15,7 @@ from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.session import BACKGROUND, AwsSession
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
-from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.gputask.record import LONGEST_LEASE_S, ErrorCode, Status, TaskRecord
 from tests.gputask.records import NOW, RECORDS, record_of
 
 LEASE_UNTIL = NOW + 300
@@ -50,7 +50,7 @@ HOLDERS_VERBS = {
     "release": transitions.release(attempt=ATTEMPT, now=NOW, keep_upstream_job=True),
 }
 GIVE_UP = transitions.give_up(now=NOW, code=ErrorCode.WORKER_LOST, message="gone")
-UNHELD = {"new", "released", "out of attempts", "lease runs out now", "abandoned"}
+UNHELD = {"new", "released", "out of attempts", "lease runs out now", "abandoned", "without a lease"}
 HELD = {"leased", "lease runs out now", "abandoned", "without a lease"}
 
 
@@ -335,3 +335,48 @@ async def test_creating_and_withdrawing_mean_the_same_to_dynamodb(
         with pytest.raises(ConditionFailed) as failure:
             await table.put(new, creatable)
         assert failure.value.item == before
+
+
+# What another version or another program may have written in place of each attribute; None: nothing.
+ODD_VALUES: tuple[Any, ...] = (None, "", "soon", "12", -1, 0, 1.5, NOW * 1000, True, [], {"a": 1})
+OPTIONAL = sorted(set(record_of().to_item()) | set(WORKED_ON) | {"lease_until", "finished_at", "error_code"})
+
+
+def odd_records() -> list[dict[str, Any]]:
+    """Live records of every situation with each optional attribute missing, or of another type, one at a time."""
+    lives = [record.to_item() for record in SITUATIONS.values() if not record.status.is_terminal]
+    names = [name for name in OPTIONAL if name not in ("task_id", "status")]
+    odd = [item | {name: value} for item in lives for name in names for value in ODD_VALUES]
+    bare = [{"task_id": "t", "status": status} for status in ("pending", "processing")]
+    return bare + [{name: value for name, value in item.items() if value is not None} for item in odd]
+
+
+def test_whatever_has_a_live_status_gets_an_end() -> None:
+    """A lease that is one of ours may hold for as long as ours do, and no longer."""
+    later = NOW + LONGEST_LEASE_S + 1
+    for item in odd_records():
+        assert not TaskRecord.from_item(item).is_leased(later), item
+        assert transitions.give_up(now=later, code=ErrorCode.EXPIRED, message="old").applied_to(item), item
+
+
+def test_whatever_waits_can_be_claimed_until_its_attempts_are_used_up() -> None:
+    later = NOW + LONGEST_LEASE_S + 1
+    claim = transitions.claim(worker="i-2", now=later, lease_until=later + 300, max_attempts=MAX_ATTEMPTS)
+    for item in odd_records():
+        ready = transitions.count_attempts_anew(later).applied_to(item) or item
+        assert bool(claim.applied_to(ready)) is (TaskRecord.from_item(ready).attempt < MAX_ATTEMPTS), item
+
+
+def test_the_reader_and_the_conditions_agree_on_who_holds_a_task() -> None:
+    for item in odd_records():
+        assert TaskRecord.from_item(item).is_leased(NOW) is (GIVE_UP.applied_to(item) is None), item
+
+
+@pytest.mark.parametrize("name", ["queued_at", "sends"])
+@pytest.mark.parametrize("value", [None, "", "soon", True, []])
+def test_a_task_that_does_not_say_when_or_how_often_it_was_sent_is_sent_again(name: str, value: Any) -> None:
+    item = record_of().to_item() | {name: value}
+    item = {key: value for key, value in item.items() if value is not None}
+    changed = transitions.resend(TaskRecord.from_item(item), now=NOW + 1).applied_to(item)
+    assert changed is not None
+    assert (changed["queued_at"], changed["sends"]) == (NOW + 1, 1 if name == "sends" else 2)

@@ -74,6 +74,11 @@ async def claim(world: AwsWorld, task: TaskRecord) -> TaskRecord:
     return await world.tasks.claim(task.task_id, worker="w", lease_s=300, max_attempts=3)
 
 
+def poison_of(task: TaskRecord) -> str:
+    """A message of the task that no worker can read."""
+    return json.dumps({"task_id": task.task_id})
+
+
 async def bury(world: AwsWorld, body: str) -> None:
     """Put a letter into the dead-letter queue."""
     await world.dead_letters.send(body, {})
@@ -242,7 +247,7 @@ async def test_a_letter_about_a_task_in_work_stays_until_its_worker_is_lost(worl
 
     # The first letter is out of sight for a while, so another one stands for its return.
     world.clock.advance(301)
-    await bury(world, message_of(task))
+    await bury(world, poison_of(task))
     await drain(janitor)
     assert await world.dead_letter_count() == 1
     assert (await stored(world, task)).error_code == "dead_letter"
@@ -269,7 +274,7 @@ async def test_an_unreadable_letter_is_logged_and_goes(
 async def test_all_letters_are_drained(world: AwsWorld, janitor: Janitor) -> None:
     tasks = [await world.add_task() for _ in range(12)]
     for task in tasks:
-        await bury(world, message_of(task))
+        await bury(world, poison_of(task))
     await drain(janitor)
     assert await world.dead_letter_count() == 0
     assert [task async for task in world.tasks.live()] == []
@@ -280,7 +285,7 @@ async def test_a_letter_that_cannot_be_buried_stays_and_does_not_stop_the_others
 ) -> None:
     tasks = [await world.add_task() for _ in range(2)]
     for task in tasks:
-        await bury(world, message_of(task))
+        await bury(world, poison_of(task))
     await world.fail("dynamodb", Mode.ERROR, "UpdateItem", code="ValidationException", times=1)
     await drain(janitor)
     assert await world.dead_letter_count() == 1
@@ -289,19 +294,76 @@ async def test_a_letter_that_cannot_be_buried_stays_and_does_not_stop_the_others
     assert failure["log_level"] == "error"
 
 
-async def test_records_that_make_no_sense_are_reported_and_keep_nobody_else_waiting(
-    world: AwsWorld, janitor: Janitor, events: list[Any]
+async def test_records_that_make_no_sense_get_their_end_and_keep_nobody_else_waiting(
+    world: AwsWorld, janitor: Janitor
 ) -> None:
     """Somebody wrote a text where a number belongs. It must not end the service, round after round."""
     broken, other, dead = [await world.add_task() for _ in range(3)]
-    await world.table.put({**broken.to_item(), "queued_at": "yesterday"})
-    await world.table.put({**(await claim(world, dead)).to_item(), "expires_at": "soon"})
-    await bury(world, message_of(dead))
+    await world.table.put({**broken.to_item(), "queued_at": "yesterday", "attempt": "first", "sends": []})
+    await world.table.put({**(await claim(world, dead)).to_item(), "expires_at": "soon", "lease_until": "later"})
+    await bury(world, poison_of(dead))
     await drain(janitor)
+    assert (await stored(world, dead)).error_code == "dead_letter"
     world.clock.advance(RESEND_AFTER_S)
     await tidy(janitor)
     assert (await stored(world, other)).sends == 2
-    assert [event["log_level"] for event in events if event["event"] == "record.unreadable"] == ["error", "error"]
+    assert (await stored(world, broken)).sends == 1
+    assert (await claim(world, broken)).attempt == 1
+
+
+@pytest.mark.parametrize("status", ["processing", "pending"])
+async def test_what_an_earlier_adapter_left_when_it_was_killed_gets_an_end(
+    world: AwsWorld, janitor: Janitor, status: str
+) -> None:
+    """It knew neither leases nor attempts, and its request was in the message alone."""
+    now = world.clock.now
+    task_id = "00000000-0000-8000-8000-00000000000a"
+    item = {"task_id": task_id, "status": status, "job_type": "/api/v1/camera-angle/jobs"}
+    await world.table.put({**item, "created_at": now, "updated_at": now})
+    await tidy(janitor)
+    task = await world.tasks.get(task_id)
+    assert task is not None
+    assert task.status.value == status
+    world.clock.advance(6 * RESEND_AFTER_S)
+    await tidy(janitor)
+    assert (await stored(world, task)).error_code == "worker_lost"
+    assert await world.messages() == []
+
+
+async def test_the_task_of_an_earlier_adapter_is_taken_over_in_mid_job(world: AwsWorld) -> None:
+    now = world.clock.now
+    task_id = "00000000-0000-8000-8000-00000000000b"
+    item = {"task_id": task_id, "status": "processing", "job_type": "/api/v1/camera-angle/jobs", "comfy_job_id": "c-1"}
+    await world.table.put({**item, "created_at": now, "updated_at": now})
+    task = await world.tasks.claim(task_id, worker="w", lease_s=300, max_attempts=3)
+    assert (task.attempt, task.comfy_job_id, task.worker) == (1, "c-1", "w")
+    await world.tasks.finish(task, result_s3_uri="s3://b/k")
+    assert (await stored(world, task)).status is Status.COMPLETED
+
+
+async def test_a_dead_letter_of_a_task_that_was_never_claimed_is_queued_again(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    task = await world.add_task(sends=50)
+    await bury(world, message_of(task))
+    await drain(janitor)
+    assert await world.dead_letter_count() == 0
+    assert (await stored(world, task)).status is Status.PENDING
+    assert await world.messages_of(task) == 1
+
+
+async def test_a_duplicate_among_the_dead_letters_does_not_fail_a_released_task(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    task = await world.add_task()
+    claimed = await claim(world, task)
+    await world.tasks.note_upstream_job(claimed, "c-1")
+    await world.tasks.release(claimed, keep_upstream_job=True)
+    await bury(world, message_of(task))
+    await drain(janitor)
+    released = await stored(world, task)
+    assert (released.status, released.comfy_job_id) == (Status.PENDING, "c-1")
+    assert await world.messages_of(task) == 1
 
 
 async def test_a_dead_letter_queue_out_of_order_does_not_keep_tasks_from_being_sent(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.gputask.record import Status, TaskRecord
-from services.orchestrator.tidying import Limits, Verdict, decide
+from services.orchestrator.tidying import Burial, Limits, Verdict, decide, decide_letter
 
 NOW = 1_800_000_000.0
 LIMITS = Limits(resend_after_s=600, max_age_s=86_400)
@@ -108,3 +108,22 @@ def test_no_task_is_kept_for_ever(task: TaskRecord, limits: Limits) -> None:
     if not task.status.is_terminal:
         much_later = NOW + 1_000_000
         assert decide(task, now=much_later, limits=limits) is Verdict.EXPIRE
+
+
+@pytest.mark.parametrize(
+    ("task", "is_runnable", "burial"),
+    [
+        pytest.param(None, True, Burial.NOTHING_LEFT, id="unknown"),
+        pytest.param(replace(TASK, status=Status.COMPLETED), True, Burial.NOTHING_LEFT, id="completed"),
+        pytest.param(replace(TASK, status=Status.PROCESSING, lease_until=NOW + 1), True, Burial.WAIT, id="held"),
+        pytest.param(replace(TASK, sends=99), True, Burial.RESEND, id="never claimed"),
+        pytest.param(replace(TASK, attempt=1, comfy_job_id="c-1"), True, Burial.RESEND, id="released"),
+        pytest.param(
+            replace(TASK, status=Status.PROCESSING, attempt=1, lease_until=NOW), True, Burial.RESEND, id="left behind"
+        ),
+        pytest.param(replace(TASK, attempt=1, sends=10), True, Burial.FAIL, id="dead again and again"),
+        pytest.param(TASK, False, Burial.FAIL, id="poison"),
+    ],
+)
+def test_a_dead_letter_fails_only_what_cannot_run(task: TaskRecord | None, is_runnable: bool, burial: Burial) -> None:
+    assert decide_letter(task, is_runnable=is_runnable, now=NOW) is burial

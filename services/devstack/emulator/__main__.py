@@ -11,6 +11,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from services.devstack.emulator.app import EmulatedAws
+from services.devstack.emulator.comparisons import compare_types_first
 
 
 class QuietRequestHandler(MotoRequestHandler):  # type: ignore[misc] # moto has no types
@@ -24,6 +25,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, then exit 0."""
     options = _parse(sys.argv[1:])
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    compare_types_first()
     os.environ.setdefault("MOTO_PORT", str(options.port))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
