@@ -11,7 +11,7 @@ locals {
   shutdown_metrics     = var.metrics ? "log" : "off"
 
   # Those of the services with every cause of failure, and the Lambda's stops with every rule.
-  service_metric_count = 20 + 3
+  service_metric_count = 20 + 4
 
   # It is installed where the adapter is.
   gpu_agents = var.metrics && var.gpu_metrics ? local.releases : 0

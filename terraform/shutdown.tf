@@ -209,6 +209,25 @@ data "aws_iam_policy_document" "shutdown" {
     }
   }
 
+  # Since when the table does not answer is noted there. No other tag, or it could make any instance its own.
+  statement {
+    sid       = "NoteAnOutage"
+    actions   = ["ec2:CreateTags", "ec2:DeleteTags"]
+    resources = [local.gpu_instance_arn]
+
+    condition {
+      test     = "StringEquals"
+      variable = "ec2:ResourceTag/${local.gpu_tag.key}"
+      values   = [local.gpu_tag.value]
+    }
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "aws:TagKeys"
+      values   = ["gpu-on-demand:table-unreadable-since"]
+    }
+  }
+
   statement {
     sid       = "KeepTheBooks"
     actions   = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"]

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, write_count, write_moment
 from services.shutdown.decision import Decision, Leave, Rule, Stop
+from services.shutdown.errors import HoldNotWrittenError
 from services.shutdown.facts import Facts, Hold, Task
 from services.shutdown.meter import Meter
 
@@ -30,7 +31,10 @@ class Outcome(StrEnum):
 
 
 class Executor:
-    """Hands on one instance and its records. ``alert`` None: nobody is told."""
+    """Hands on one instance and its records.
+
+    ``alert`` None: nobody is told. ``patience_s``: for so long a stop waits for a table that takes no writes.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Executor:
         table: str,
         alert: Alert | None,
         meter: Meter,
+        patience_s: float,
     ) -> None:
         self._ec2 = ec2
         self._dynamodb = dynamodb
@@ -48,6 +53,7 @@ class Executor:
         self._table = table
         self._alert = alert
         self._meter = meter
+        self._patience_s = patience_s
 
     def carry_out(self, decision: Decision, facts: Facts) -> Outcome:
         """Do what was decided on these facts.
@@ -64,19 +70,44 @@ class Executor:
 
     def _stop(self, stop: Stop, now: float) -> Outcome:
         # Tasks first: failed, they are no demand any more. Stopped first, the waker would start the instance for them.
-        settled = [self._give_up(task, stop.reason, now) for task in stop.give_up]
-        if not all(settled):
+        if not self._settle(stop, now):
             return Outcome.OVERTAKEN
         # The hold before the stop as well: the waker may look the moment the instance is stopped.
-        if stop.hold:
-            self._put_hold(stop.hold, stop.reason)
+        unwritten = self._try_hold(stop) if stop.hold else None
         outcome = self._stop_instance()
         if outcome is Outcome.STOPPED:
             self._meter.stopped(stop.rule.value)
         if outcome is Outcome.STOPPED and stop.rule is not Rule.IDLE and self._alert:
             self._alert(f"GPU instance {self._instance_id} stopped by rule {stop.rule}", _message(stop, now))
             log.info("alert.sent", rule=stop.rule)
+        if unwritten is not None:
+            raise HoldNotWrittenError(f"{outcome.value}, without a hold") from unwritten
         return outcome
+
+    def _settle(self, stop: Stop, now: float) -> bool:
+        """Fail the tasks of rule B; whether the stop is still right.
+
+        What the table refuses is tried again a minute later, but not for ever: then the instance is stopped with its
+        tasks unfailed, since a table that takes no writes must not keep it on.
+        """
+        try:
+            settled = [self._give_up(task, stop.reason, now) for task in stop.give_up]
+        except (ClientError, BotoCoreError) as exc:
+            if now < stop.due_at + self._patience_s:
+                raise
+            log.warning("task.give_up_failed", error=str(exc), overdue_s=round(now - stop.due_at))
+            return True
+        return all(settled)
+
+    def _try_hold(self, stop: Stop) -> Exception | None:
+        """Put the hold, or say why not: without it the instance may start again in vain, but it must stop now."""
+        try:
+            if stop.hold:
+                self._put_hold(stop.hold, stop.reason)
+        except (ClientError, BotoCoreError) as exc:
+            log.warning("instance.hold_not_written", error=str(exc))
+            return exc
+        return None
 
     def _give_up(self, task: Task, reason: str, now: float) -> bool:
         """Fail a task as ``rule_b``; whether it is settled, by us or otherwise.
@@ -91,13 +122,17 @@ class Executor:
                 TableName=self._table,
                 Key={"task_id": {"S": task.task_id}},
                 UpdateExpression="SET #status = :failed, error_code = :code, error_message = :message,"
-                " finished_at = :now, updated_at = :now",
-                ConditionExpression="#status = :processing AND attempt = :attempt",
+                " finished_at = :now, updated_at = :now REMOVE lease_until",
+                # An attempt that is missing or no number is read as 0.
+                ConditionExpression="#status = :processing"
+                " AND (attempt = :attempt OR (:attempt = :none AND NOT attribute_type(attempt, :number)))",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
                     ":failed": {"S": "failed"},
                     ":processing": {"S": "processing"},
                     ":attempt": write_count(task.attempt),
+                    ":none": write_count(0),
+                    ":number": {"S": "N"},
                     ":code": {"S": "rule_b"},
                     ":message": {"S": f"Rule B stopped the GPU while this task was processing: {reason}."},
                     ":now": write_moment(now),

@@ -1,10 +1,11 @@
 """What to do with the instance, given the facts. Pure: no I/O, no clock; every time is in epoch seconds.
 
-Three rules stop it, each in bounded time whatever the facts say:
+Four rules stop it, each in bounded time whatever the facts say:
 
 - A: nothing was created, claimed or launched for ``idle_s`` and nothing waits.
 - B: the same, but a task is still being processed: it is stuck, or takes far too long.
 - C: tasks wait, but nobody serves them: no worker with a healthy upstream, or one that only looks healthy.
+- D: the table has not been readable for ``idle_s`` and ``worker_grace_s``: nothing can be claimed or finished either.
 
 A stop on facts that were overtaken is harmless: a task created between the look and the stop is demand in the table,
 and the orchestrator's waker starts the instance again as soon as it is stopped.
@@ -25,6 +26,7 @@ class Rule(StrEnum):
     IDLE = "A"
     STUCK = "B"
     BROKEN = "C"
+    BLIND = "D"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,14 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop the instance; before that, fail ``give_up`` as ``rule_b`` and see that ``hold``, if any, is in force."""
+    """Stop the instance; before that, fail ``give_up`` as ``rule_b`` and see that ``hold``, if any, is in force.
+
+    ``due_at``: since when it is right.
+    """
 
     rule: Rule
     reason: str
+    due_at: float
     give_up: tuple[Task, ...] = ()
     hold: Hold | None = None
 
@@ -75,16 +81,28 @@ def decide(facts: Facts, policy: Policy) -> Decision:
     return _judge_idleness(facts, policy)
 
 
+def decide_blind(unreadable_since: float, now: float, policy: Policy) -> Decision:
+    """The judgement while the table does not answer, about an instance that runs.
+
+    A short outage stops nothing: work goes on meanwhile. A long one must not keep a paid machine on for as long as it
+    lasts; no worker can claim or finish anything then, and the tasks are still there after it.
+    """
+    stops_at = unreadable_since + policy.idle_s + policy.worker_grace_s
+    if now < stops_at:
+        return Leave("the table cannot be read", stops_at=stops_at)
+    return Stop(Rule.BLIND, f"the table could not be read for {_span(policy.idle_s + policy.worker_grace_s)}", stops_at)
+
+
 def _judge_service(facts: Facts, policy: Policy) -> Decision:
     absent_at = _worker_absent_at(facts, policy)
     if facts.now >= absent_at:
-        return _break_off(facts, policy, _absence(facts))
+        return _break_off(facts, policy, _absence(facts), absent_at)
     patience_s = max(policy.idle_s, policy.worker_grace_s)  # a worker that may still be booting has not stalled
     stalled_at = facts.unserved_since + patience_s
     if facts.now >= stalled_at:
         # A worker that only looks healthy may not keep a paid machine on. No honest one gets here: its deadline for a
         # job is below idle_s, and after each job it claims the next.
-        return _break_off(facts, policy, f"the worker claimed nothing for {_span(patience_s)}")
+        return _break_off(facts, policy, f"the worker claimed nothing for {_span(patience_s)}", stalled_at)
     return Leave(_work(facts), stops_at=min(absent_at, stalled_at), clear_hold=_has_earned_trust(facts, policy))
 
 
@@ -98,9 +116,10 @@ def _judge_idleness(facts: Facts, policy: Policy) -> Decision:
         return Leave(_work(facts), stops_at=stops_at, clear_hold=_has_earned_trust(facts, policy))
     quiet = f"no task was created or claimed for {_span(policy.idle_s)}"
     if not facts.leased:
-        return Stop(Rule.IDLE, quiet)
+        return Stop(Rule.IDLE, quiet, stops_at)
     # A claim is activity, so each of these was claimed at least idle_s ago.
-    return Stop(Rule.STUCK, f"{quiet}, with {_count(facts.leased)} still processing", give_up=facts.leased)
+    stuck = f"{quiet}, with {_count(facts, facts.leased)} still processing"
+    return Stop(Rule.STUCK, stuck, stops_at, give_up=facts.leased)
 
 
 def _worker_absent_at(facts: Facts, policy: Policy) -> float:
@@ -126,8 +145,9 @@ def _has_earned_trust(facts: Facts, policy: Policy) -> bool:
     return not facts.waiting or facts.last_claim_at >= facts.last_launch_at
 
 
-def _break_off(facts: Facts, policy: Policy, problem: str) -> Stop:
-    return Stop(Rule.BROKEN, f"{_count(facts.waiting)} waiting, but {problem}", hold=_next_hold(facts, policy))
+def _break_off(facts: Facts, policy: Policy, problem: str, due_at: float) -> Stop:
+    reason = f"{_count(facts, facts.waiting)} waiting, but {problem}"
+    return Stop(Rule.BROKEN, reason, due_at, hold=_next_hold(facts, policy))
 
 
 def _next_hold(facts: Facts, policy: Policy) -> Hold:
@@ -158,14 +178,16 @@ def _absence(facts: Facts) -> str:
 
 def _work(facts: Facts) -> str:
     if facts.waiting or facts.leased:
-        return f"{_count(facts.waiting)} waiting, {_count(facts.leased)} processing"
+        return f"{_count(facts, facts.waiting)} waiting, {_count(facts, facts.leased)} processing"
     quiet = f"the last activity was {_span(facts.now - facts.last_activity_at)} ago"
     if facts.visible is None:
         return f"{quiet}, and the queue does not answer"
     return f"{quiet}, and the queue shows messages" if facts.visible else quiet
 
 
-def _count(tasks: tuple[Task, ...]) -> str:
+def _count(facts: Facts, tasks: tuple[Task, ...]) -> str:
+    if facts.is_partial:
+        return f"{len(tasks)} tasks or more"
     return "1 task" if len(tasks) == 1 else f"{len(tasks)} tasks"
 
 

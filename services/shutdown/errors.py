@@ -16,6 +16,14 @@ class QueueUnseenError(Exception):
     """The queue did not answer. What was right without it is done; but somebody must see to it."""
 
 
+class TableUnreadableError(Exception):
+    """The table did not answer. It is the evidence of every rule but one: see ``decision.decide_blind``."""
+
+
+class HoldNotWrittenError(Exception):
+    """The instance is stopped, but the hold on its starts could not be written: it may be started again at once."""
+
+
 class InstanceNotFoundError(Exception):
     """EC2 knows no such instance: GPU_INSTANCE_ID, the region or the account is wrong."""
 

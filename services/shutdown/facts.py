@@ -15,6 +15,10 @@ CLOCK_SKEW_S = 300.0
 box with a wrong clock, would count as activity for years and keep the instance on."""
 
 
+LONGEST_LEASE_S = 86_400.0
+"""No lease ends later than this from now: SQS hides a message for 12 h at the most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A task that is not finished: ``pending`` or ``processing``."""
@@ -29,15 +33,15 @@ class Task:
     def is_waiting(self, now: float) -> bool:
         """Whether a worker may claim it now; the same condition as the adapter's claim.
 
-        A ``processing`` record without a lease satisfies no claim, so it is no demand: rule B ends it.
+        A lease that is missing, as in records of other programs, or beyond any lease of ours has run out.
         """
-        if self.status == "pending":
-            return True
-        return self.lease_until is not None and self.lease_until <= now
-
-    def waiting_since(self) -> float:
-        """When it became claimable; has a meaning only for one that waits."""
         if self.status == "pending" or self.lease_until is None:
+            return True
+        return not now < self.lease_until <= now + LONGEST_LEASE_S
+
+    def waiting_since(self, now: float) -> float:
+        """When it became claimable; has a meaning only for one that waits."""
+        if self.status == "pending" or self.lease_until is None or self.lease_until > now:
             return self.created_at
         return self.lease_until
 
@@ -78,6 +82,9 @@ class Facts:
     state: str
     launched_at: float | None = None
     tasks: tuple[Task, ...] = ()
+    """Not finished: of each status the oldest and the newest, see ``is_partial``."""
+    is_partial: bool = False
+    """There are more of them than were looked at."""
     last_created_at: float | None = None
     """Of finished tasks."""
     last_claimed_at: float | None = None
@@ -117,7 +124,7 @@ class Facts:
     @property
     def unserved_since(self) -> float:
         """Since when nothing was claimed although it could have been; has a meaning only while something waits."""
-        oldest_wait = min((task.waiting_since() for task in self.waiting), default=None)
+        oldest_wait = min((task.waiting_since(self.now) for task in self.waiting), default=None)
         return self._latest([self.last_launch_at, self.last_claim_at, oldest_wait])
 
     def _latest(self, moments: Iterable[float | None]) -> float:

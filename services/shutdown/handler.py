@@ -15,11 +15,12 @@ from botocore.config import Config
 
 from services.shutdown import log
 from services.shutdown.action import Alert, Executor
-from services.shutdown.decision import Decision, Leave, Policy, decide
-from services.shutdown.errors import QueueUnseenError
+from services.shutdown.decision import Decision, Leave, Policy, decide, decide_blind
+from services.shutdown.errors import QueueUnseenError, TableUnreadableError
 from services.shutdown.facts import Facts
 from services.shutdown.meter import Meter, write_line, write_nothing
-from services.shutdown.observer import Observer
+from services.shutdown.observer import Observer, launched_at
+from services.shutdown.outage import OutageTag
 from services.shutdown.settings import Settings
 from services.shutdown.trigger import name_trigger
 
@@ -35,8 +36,9 @@ _CALLS = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", 
 class Shutdown:
     """One deployment's eyes, judgement and hands."""
 
-    def __init__(self, *, observer: Observer, policy: Policy, executor: Executor) -> None:
+    def __init__(self, *, observer: Observer, outage: OutageTag, policy: Policy, executor: Executor) -> None:
         self._observer = observer
+        self._outage = outage
         self._policy = policy
         self._executor = executor
 
@@ -45,14 +47,29 @@ class Shutdown:
 
         Raises:
             QueueUnseenError: it is done, but the queue did not answer, and that must be counted.
+            TableUnreadableError: likewise, for the table.
+            HoldNotWrittenError: it is stopped, but may be started again at once.
         """
-        facts = self._observer.look(time.time())
-        decision = decide(facts, self._policy)
+        now = time.time()
+        instance = self._observer.describe()
+        try:
+            facts = self._observer.look(instance, now)
+        except TableUnreadableError as exc:
+            launched = launched_at(instance) or 0.0
+            since = self._outage.since(instance, now=now, launched_at=launched)
+            decision = decide_blind(since, now, self._policy)
+            answer = self._do(event, decision, Facts(now=now, state="running", launched_at=launched))
+            raise TableUnreadableError(f"{answer['outcome']}, without the table: {exc}") from exc
+        self._outage.end(instance)
+        answer = self._do(event, decide(facts, self._policy), facts)
+        if facts.state == "running" and facts.visible is None:
+            raise QueueUnseenError(f"{answer['outcome']}, without having seen the queue")
+        return answer
+
+    def _do(self, event: object, decision: Decision, facts: Facts) -> dict[str, Any]:
         decided = {"trigger": asdict(name_trigger(event)), **_summary(decision), "facts": _digest(facts)}
         log.info("shutdown.decided", **decided)
         outcome = self._executor.carry_out(decision, facts)
-        if facts.state == "running" and facts.visible is None:
-            raise QueueUnseenError(f"{outcome.value}, without having seen the queue")
         return {**decided, "outcome": outcome.value}
 
 
@@ -91,7 +108,6 @@ def compose() -> Shutdown:
         instance_id=settings.instance_id,
         table=settings.table,
         queue_url=settings.queue_url,
-        window_s=2 * settings.policy.idle_s,
     )
     meter = Meter(namespace=settings.metrics_namespace, write=write_line if settings.metrics else write_nothing)
     executor = Executor(
@@ -101,8 +117,10 @@ def compose() -> Shutdown:
         table=settings.table,
         alert=alert,
         meter=meter,
+        patience_s=settings.policy.worker_grace_s,
     )
-    return Shutdown(observer=observer, policy=settings.policy, executor=executor)
+    outage = OutageTag(ec2=ec2, instance_id=settings.instance_id)
+    return Shutdown(observer=observer, outage=outage, policy=settings.policy, executor=executor)
 
 
 def _alert(session: boto3.Session, topic_arn: str) -> Alert:

@@ -1,33 +1,37 @@
 """Looks the facts up: EC2 for the instance, the table for demand and health, the queue for a hint."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, read_number
-from services.shutdown.errors import InstanceNotFoundError
+from services.shutdown.errors import InstanceNotFoundError, TableUnreadableError
 from services.shutdown.facts import Facts, Hold, Task, Worker
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import QueryOutputTypeDef
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.type_defs import InstanceTypeDef
     from types_boto3_sqs import SQSClient
 
 _INDEX: Final = "status-created_at-index"
 _VISIBLE: Final = "ApproximateNumberOfMessages"
+_PAGE_ITEMS: Final = 100
+"""Of each end of each status: far more than are held at once, and 30 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    items: tuple[Item, ...]
+    is_partial: bool
 
 
 class Observer:
-    """Read-only eyes on one instance and its tasks.
-
-    Args:
-        window_s: How far back finished tasks are searched for the latest submission and claim. Twice ``idle_s`` finds
-            every submission that matters; a claim of an older task is in the worker record as well.
-    """
+    """Read-only eyes on one instance and its tasks. A look costs the same whatever waits and whatever has ended."""
 
     def __init__(
         self,
@@ -38,7 +42,6 @@ class Observer:
         instance_id: str,
         table: str,
         queue_url: str,
-        window_s: float,
     ) -> None:
         self._ec2 = ec2
         self._dynamodb = dynamodb
@@ -46,37 +49,14 @@ class Observer:
         self._instance_id = instance_id
         self._table = table
         self._queue_url = queue_url
-        self._window_s = window_s
 
-    def look(self, now: float) -> Facts:
-        """Gather the facts; ``now`` is taken before the look, so that ages are never overestimated.
+    def describe(self) -> "InstanceTypeDef":
+        """The instance as EC2 knows it.
 
         Raises:
             InstanceNotFoundError: EC2 does not know the instance.
-            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: a call failed.
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the call failed.
         """
-        instance = self._describe()
-        state = instance["State"]["Name"]
-        if state != "running":
-            return Facts(now=now, state=state)
-        # Tasks in the order of their life, so that one which moves on meanwhile is met twice rather than missed; the
-        # worker record, read consistently and last, knows of a claim that the index does not show yet.
-        tasks = {task.task_id: task for status in ("pending", "processing") for task in self._live(status)}
-        since = now - self._window_s
-        finished = [item for status in ("completed", "failed") for item in self._query(status, since=since)]
-        return Facts(
-            now=now,
-            state=state,
-            launched_at=_epoch(instance.get("LaunchTime")),
-            tasks=tuple(tasks.values()),
-            last_created_at=_latest(finished, "created_at"),
-            last_claimed_at=_latest(finished, "claimed_at"),
-            visible=self._visible(),
-            hold=_hold(self._record("instance")),
-            worker=_worker(self._record("worker")),
-        )
-
-    def _describe(self) -> "InstanceTypeDef":
         try:
             answer = self._ec2.describe_instances(InstanceIds=[self._instance_id])
         except ClientError as exc:
@@ -88,30 +68,60 @@ class Observer:
                 return instance
         raise InstanceNotFoundError(self._instance_id)
 
-    def _live(self, status: str) -> Iterator[Task]:
-        for item in self._query(status, since=0):
-            yield Task(
-                task_id=item["task_id"]["S"],
-                status=status,
-                created_at=read_number(item, "created_at") or 0.0,
-                claimed_at=read_number(item, "claimed_at"),
-                lease_until=read_number(item, "lease_until"),
-                attempt=read_count(item, "attempt"),
-            )
+    def look(self, instance: "InstanceTypeDef", now: float) -> Facts:
+        """Gather the facts; ``now`` is taken before the look, so that ages are never overestimated.
 
-    def _query(self, status: str, *, since: float) -> Iterator[Item]:
+        Raises:
+            TableUnreadableError: the table did not answer.
+        """
+        state = instance["State"]["Name"]
+        if state != "running":
+            return Facts(now=now, state=state)
+        try:
+            return self._look_at_table(instance, now)
+        except (ClientError, BotoCoreError) as exc:
+            raise TableUnreadableError(str(exc)) from exc
+
+    def _look_at_table(self, instance: "InstanceTypeDef", now: float) -> Facts:
+        # Tasks in the order of their life, so that one which moves on meanwhile is met twice rather than missed; the
+        # worker record, read consistently and last, knows of a claim that the index does not show yet, and of one of
+        # a task that is neither among the oldest nor among the newest.
+        live = {status: self._ends(status) for status in ("pending", "processing")}
+        tasks = {task.task_id: task for status, ends in live.items() for task in _tasks(status, ends.items)}
+        finished = [item for status in ("completed", "failed") for item in self._query(status, newest=True)["Items"]]
+        return Facts(
+            now=now,
+            state="running",
+            launched_at=launched_at(instance),
+            tasks=tuple(tasks.values()),
+            is_partial=any(ends.is_partial for ends in live.values()),
+            last_created_at=_latest(finished, "created_at"),
+            last_claimed_at=_latest(finished, "claimed_at"),
+            visible=self._visible(),
+            hold=_hold(self._record("instance")),
+            worker=_worker(self._record("worker")),
+        )
+
+    def _ends(self, status: str) -> "_Ends":
+        """The oldest, by which waiting is judged, and the newest, by which activity is."""
+        oldest = self._query(status, newest=False)
+        if "LastEvaluatedKey" not in oldest:
+            return _Ends(tuple(oldest["Items"]), is_partial=False)
+        return _Ends((*oldest["Items"], *self._query(status, newest=True)["Items"]), is_partial=True)
+
+    def _query(self, status: str, *, newest: bool) -> "QueryOutputTypeDef":
         """A global index cannot be read consistently: what it shows is seconds old at worst, and every write that
         follows from it is conditional on the table itself."""
-        pages = self._dynamodb.get_paginator("query").paginate(
+        return self._dynamodb.query(
             TableName=self._table,
             IndexName=_INDEX,
-            KeyConditionExpression="#status = :status AND created_at >= :since",
+            KeyConditionExpression="#status = :status",
             ProjectionExpression="task_id, created_at, claimed_at, lease_until, attempt",
             ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues={":status": {"S": status}, ":since": {"N": f"{since:.3f}"}},
+            ExpressionAttributeValues={":status": {"S": status}},
+            ScanIndexForward=not newest,
+            Limit=_PAGE_ITEMS,
         )
-        for page in pages:
-            yield from page["Items"]
 
     def _visible(self) -> int | None:
         """A mere hint: a queue that does not answer must not keep the instance on.
@@ -128,6 +138,24 @@ class Observer:
     def _record(self, kind: str) -> Item | None:
         key = {"task_id": {"S": f"{kind}#{self._instance_id}"}}
         return self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+
+
+def launched_at(instance: "InstanceTypeDef") -> float | None:
+    """Epoch seconds of its last launch."""
+    moment = instance.get("LaunchTime")
+    return moment.timestamp() if moment else None
+
+
+def _tasks(status: str, items: Iterable[Item]) -> Iterator[Task]:
+    for item in items:
+        yield Task(
+            task_id=item["task_id"]["S"],
+            status=status,
+            created_at=read_number(item, "created_at") or 0.0,
+            claimed_at=read_number(item, "claimed_at"),
+            lease_until=read_number(item, "lease_until"),
+            attempt=read_count(item, "attempt"),
+        )
 
 
 def _worker(record: Item | None) -> Worker | None:
@@ -150,9 +178,5 @@ def _hold(record: Item | None) -> Hold | None:
     )
 
 
-def _latest(items: list[Item], name: str) -> float | None:
+def _latest(items: Sequence[Item], name: str) -> float | None:
     return max((moment for item in items if (moment := read_number(item, name)) is not None), default=None)
-
-
-def _epoch(moment: datetime | None) -> float | None:
-    return moment.timestamp() if moment else None

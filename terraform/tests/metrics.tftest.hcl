@@ -105,8 +105,8 @@ run "the_agent_measures_the_gpu_as_the_dashboard_shows_it" {
     error_message = "and may publish them"
   }
   assert {
-    condition     = output.metrics_usd_at_most == "7.50"
-    error_message = "24 + 2 metrics"
+    condition     = output.metrics_usd_at_most == "7.80"
+    error_message = "25 + 2 metrics"
   }
 }
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.shutdown.decision import Decision, Leave, Policy, Rule, Stop, decide
+from services.shutdown.decision import Decision, Leave, Policy, Rule, Stop, decide, decide_blind
 from services.shutdown.facts import CLOCK_SKEW_S, Facts, Hold, Task, Worker
 
 NOW = 1_760_000_000.0
@@ -62,10 +62,18 @@ ROWS = {
         running(tasks=(replace(processing(20, 20), claimed_at=None),)),
         LEAVE,
     ),
-    "without a lease nobody can claim it: it is stuck": (running(tasks=(processing(40, 40, lease=None),)), B),
+    "without a lease it waits to be claimed": (running(tasks=(processing(40, 40, lease=None),)), C),
     "a lease in milliseconds is no eternal life": (
         running(tasks=(replace(processing(40, 40), lease_until=NOW * MS),)),
-        B,
+        C,
+    ),
+    "without a lease, and its worker is healthy": (
+        running(launched=29, tasks=(processing(40, 40, lease=None),), worker=worker()),
+        LEAVE,
+    ),
+    "without a lease, and claimed by nobody since the launch": (
+        running(launched=31, tasks=(processing(40, 40, lease=None),), worker=worker()),
+        C,
     ),
     # Rule C, nobody there
     "waiting, still booting": (running(launched=14, tasks=(pending(20),)), LEAVE),
@@ -278,3 +286,15 @@ def test_the_reason_is_a_sentence_an_operator_can_act_on(facts: Facts, reason: s
 
 def test_the_tolerated_skew_costs_less_than_the_window() -> None:
     assert POLICY.worker_grace_s > CLOCK_SKEW_S
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "expected"), [(0, "leave"), (30, "leave"), (44.99, "leave"), (45, "D"), (180, "D")]
+)
+def test_a_table_that_does_not_answer_keeps_the_instance_on_for_a_bounded_time(
+    unreadable: float, expected: str
+) -> None:
+    decision = decide_blind(ago(unreadable), NOW, POLICY)
+    assert verdict(decision) == expected
+    if isinstance(decision, Leave):
+        assert decision.stops_at == ago(unreadable) + POLICY.idle_s + POLICY.worker_grace_s

@@ -5,11 +5,18 @@ import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
 
-from services.shutdown.errors import InstanceNotFoundError, QueueUnseenError, SettingError
+from services.shutdown.errors import (
+    HoldNotWrittenError,
+    InstanceNotFoundError,
+    QueueUnseenError,
+    SettingError,
+    TableUnreadableError,
+)
 from services.shutdown.handler import compose, handler
 from tests.shutdown import events
 from tests.shutdown.world import World
@@ -319,7 +326,7 @@ class TestFailure:
 
     def test_a_table_that_is_not_there_raises(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DYNAMODB_TABLE", "nobody-made-it")
-        with pytest.raises(ClientError):
+        with pytest.raises(TableUnreadableError):
             invoke()
         assert world.state() == "running"
 
@@ -336,13 +343,80 @@ class TestFailure:
             invoke()
         assert world.state() == "stopped"
 
-    def test_a_give_up_that_fails_stops_nothing(self, world: World) -> None:
+    def test_a_give_up_that_fails_stops_nothing_yet(self, world: World) -> None:
         stuck = world.processing(created=40, claimed=31)
         world.gateway.refusals["UpdateItem"] = "AccessDenied"
         with pytest.raises(ClientError):
             invoke()
         assert (world.record(stuck) or {})["status"] == "processing"
         assert world.state() == "running"
+
+    def test_a_give_up_that_fails_for_long_does_not_keep_it_on(self, world: World) -> None:
+        world.processing(created=60, claimed=46)
+        world.gateway.refusals["UpdateItem"] = "AccessDenied"
+        assert invoke()["outcome"] == "stopped"
+        assert world.state() == "stopped"
+
+    def test_a_hold_that_cannot_be_written_does_not_prevent_the_stop(self, world: World) -> None:
+        world.pending(created=40)
+        world.gateway.refusals["PutItem"] = "AccessDenied"
+        with pytest.raises(HoldNotWrittenError, match="stopped"):
+            invoke()
+        assert world.state() == "stopped"
+
+    def test_a_count_of_51_digits_does_not_prevent_the_stop(self, world: World) -> None:
+        world.pending(created=40)
+        count: Any = {"N": "1" + "0" * 50}
+        key: Any = {"task_id": {"S": f"instance#{world.instance_id}"}}
+        world.dynamodb.put_item(TableName=world.table, Item={**key, "hold_count": count})
+        assert invoke()["outcome"] == "stopped"
+
+    @pytest.mark.parametrize("action", ["Query", "GetItem"])
+    def test_a_table_that_does_not_answer_for_a_moment_stops_nothing(self, world: World, action: str) -> None:
+        world.processing(created=10, claimed=10)
+        world.gateway.refusals[action] = "InternalServerError"
+        with pytest.raises(TableUnreadableError, match="left, without the table"):
+            invoke()
+        assert world.state() == "running"
+        assert world.unreadable_since() == pytest.approx(world.born_at, abs=60)
+        world.gateway.refusals.clear()
+        assert invoke()["decision"] == "leave"
+        assert world.unreadable_since() is None
+
+    def test_a_table_that_does_not_answer_for_long_stops_it_and_alerts(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic_arn, inbox = world.subscribe()
+        monkeypatch.setenv("ALERT_TOPIC_ARN", topic_arn)
+        world.note_unreadable(since=45)
+        world.gateway.refusals["Query"] = "AccessDeniedException"
+        with pytest.raises(TableUnreadableError, match="stopped, without the table"):
+            invoke()
+        assert world.state() == "stopped"
+        (alert,) = world.messages(inbox)
+        assert "rule D" in alert["Subject"]
+
+    def test_an_outage_of_the_launch_before_does_not_count(self, world: World) -> None:
+        world.note_unreadable(since=300)
+        world.launched(5)
+        world.gateway.refusals["Query"] = "InternalServerError"
+        with pytest.raises(TableUnreadableError, match="left"):
+            invoke()
+        assert world.state() == "running"
+
+    @pytest.mark.parametrize(("launched", "outcome"), [(44, "left"), (46, "stopped")])
+    def test_where_no_outage_can_be_noted_it_counts_from_the_launch(
+        self, world: World, launched: float, outcome: str
+    ) -> None:
+        world.launched(launched)
+        world.gateway.refusals |= {"Query": "InternalServerError", "CreateTags": "UnauthorizedOperation"}
+        with pytest.raises(TableUnreadableError, match=outcome):
+            invoke()
+
+    def test_a_stopped_instance_needs_no_table(self, world: World) -> None:
+        world.ec2.stop_instances(InstanceIds=[world.instance_id])
+        world.gateway.refusals["Query"] = "InternalServerError"
+        assert invoke()["decision"] == "leave"
 
     def test_a_wrong_environment_raises_until_it_is_right(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DYNAMODB_TABLE")
@@ -365,13 +439,45 @@ class TestRecords:
         keys = {request["Key"]["task_id"]["S"]: request["ConsistentRead"] for request in world.gateway.sent("GetItem")}
         assert keys == {f"worker#{world.instance_id}": True, f"instance#{world.instance_id}": True}
 
-    def test_every_page_of_the_index_is_read(self, world: World) -> None:
-        # An index page is 1 MB; the attributes it holds are small, so the names are long.
-        for number in range(600):
-            world.pending(created=1, task_id=f"{number:03d}" + "x" * 2000)
+    @pytest.mark.parametrize("backlog", [0, 1, 150, 600])
+    def test_a_look_does_not_grow_with_the_backlog(self, world: World, backlog: int) -> None:
+        for number in range(backlog):
+            world.pending(created=20 - number / 100, task_id=f"{number:04d}")
+            world.finished(created=60, claimed=50)
+        world.worker(claim=1)
+        answer = invoke()
+        assert world.gateway.calls.count("Query") <= 5
+        assert len(world.gateway.calls) <= 10
+        assert all(request["Limit"] == 100 for request in world.gateway.sent("Query"))
+        assert answer["facts"]["waiting"] == min(backlog, 200 if backlog > 150 else backlog)
+        # Of the newest as much as of the oldest: the last submission is what rule A counts from.
+        if backlog:
+            assert answer["facts"]["last_activity_at"] >= world.ago(20 - (backlog - 1) / 100)
+
+    def test_with_a_backlog_the_one_that_waits_longest_is_seen(self, world: World) -> None:
+        world.pending(created=40)
+        for number in range(220):
+            world.pending(created=1, task_id=f"{number:04d}")
         world.worker()
-        assert invoke()["facts"]["waiting"] == 600
-        assert world.gateway.calls.count("Query") > 4
+        answer = invoke()
+        assert (answer["rule"], answer["outcome"]) == ("C", "stopped")
+        assert answer["reason"].startswith("200 tasks or more waiting, but the worker claimed nothing")
+
+    @pytest.mark.parametrize("attempt", [None, "first"])
+    def test_a_stuck_task_without_an_attempt_is_failed_all_the_same(self, world: World, attempt: str | None) -> None:
+        odd = {} if attempt is None else {"attempt": attempt}
+        task = uuid4().hex
+        times = {"created_at": world.ago(40), "claimed_at": world.ago(31), "lease_until": world.ago(-3)}
+        world.put(task, status="processing", **times, **odd)
+        assert invoke()["outcome"] == "stopped"
+        record = world.record(task) or {}
+        assert (record["status"], record["error_code"]) == ("failed", "rule_b")
+        assert "lease_until" not in record
+
+    def test_what_an_earlier_adapter_left_when_it_was_killed_keeps_nothing_on(self, world: World) -> None:
+        """It knew neither leases nor attempts. Its task waits like any other, for a worker to take it over."""
+        world.put("left", status="processing", created_at=world.ago(40), updated_at=world.ago(40))
+        assert (invoke()["rule"], world.state()) == ("C", "stopped")
 
     def test_a_task_that_moves_on_during_the_look_is_counted_once(self, world: World) -> None:
         task = world.pending(created=5)

@@ -16,6 +16,8 @@ from uuid import uuid4
 import boto3
 from moto.ec2 import ec2_backends
 
+from services.shutdown.outage import TAG
+
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_ec2 import EC2Client
@@ -167,7 +169,8 @@ class World:
     def finished(self, created: float, claimed: float, status: str = "completed") -> None:
         self.put(uuid4().hex, status=status, created_at=self.ago(created), claimed_at=self.ago(claimed))
 
-    def worker(self, beat: float = 0.1, **more: float) -> None:
+    def worker(self, beat: float = 0.1, *, claim: float | None = None, **more: float) -> None:
+        more |= {} if claim is None else {"last_claim_at": self.ago(claim)}
         self.put(f"worker#{self.instance_id}", beat_at=self.ago(beat), upstream_ok_at=self.ago(beat), **more)
 
     def put_hold(self, count: int, put: float) -> None:
@@ -181,6 +184,16 @@ class World:
 
     def hold(self) -> dict[str, Any] | None:
         return self.record(f"instance#{self.instance_id}")
+
+    def note_unreadable(self, since: float) -> None:
+        tag: Any = {"Key": TAG, "Value": f"{self.ago(since):.0f}"}
+        self.ec2.create_tags(Resources=[self.instance_id], Tags=[tag])
+
+    def unreadable_since(self) -> float | None:
+        """What the tag says; None without one."""
+        filters: Any = [{"Name": "resource-id", "Values": [self.instance_id]}, {"Name": "key", "Values": [TAG]}]
+        tags = self.ec2.describe_tags(Filters=filters)["Tags"]
+        return float(tags[0]["Value"]) if tags else None
 
     def subscribe(self) -> tuple[str, str]:
         """An alert topic, and the queue its alerts arrive in: topic ARN and queue URL."""
