@@ -40,9 +40,21 @@ def _acceptable_image_url(url: str, info: ValidationInfo) -> str:
     return url
 
 
+def _seed_within_bounds(seed: int) -> int:
+    # Not Field(le=...): pydantic states a bound beyond 63 bits as a rounded float.
+    if not 0 <= seed <= MAX_SEED:
+        raise PydanticCustomError("seed", "Input should be a whole number from 0 to {max}", {"max": str(MAX_SEED)})
+    return seed
+
+
+def _absent_if_empty(value: Any) -> Any:
+    # Forms send an empty text for a picture that nobody chose; the Unified API takes it so, too.
+    return None if value == "" else value
+
+
 # Strict, because pydantic's lax mode takes false for 0 and "8" for 8.
 _INTEGRAL = BeforeValidator(_integer_of_float)
-Seed = Annotated[int, _INTEGRAL, Field(strict=True, ge=0, le=MAX_SEED)]
+Seed = Annotated[int, _INTEGRAL, Field(strict=True), AfterValidator(_seed_within_bounds)]
 Steps = Annotated[int, _INTEGRAL, Field(strict=True, ge=1, le=100)]
 Turn = Annotated[int, _INTEGRAL, Field(strict=True, ge=-2, le=2)]
 Zoom = Annotated[int, _INTEGRAL, Field(strict=True, ge=-1, le=1)]
@@ -50,6 +62,7 @@ Guidance = Annotated[float, Field(strict=True, ge=0, le=30)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
 ImageUrl = Annotated[str, AfterValidator(_acceptable_image_url)]
+OptionalImageUrl = Annotated[ImageUrl | None, BeforeValidator(_absent_if_empty)]
 
 
 class JobRequest(BaseModel):
@@ -65,18 +78,19 @@ class CameraAngleRequest(JobRequest):
     """The same scene from another angle, in steps of the camera."""
 
     prompt: Prompt | None = None
-    vertical: Turn | None = 0
-    horizontal: Turn | None = 0
-    zoom: Zoom | None = 0
+    # No nulls: the Unified API refuses them.
+    vertical: Turn = 0
+    horizontal: Turn = 0
+    zoom: Zoom = 0
     steps: Steps | None = 8
 
 
 class QwenImageEditRequest(JobRequest):
     """An image edited as a prompt says, with up to two further images to draw on."""
 
-    prompt: Annotated[Prompt, Field(min_length=1)]
-    image2_url: ImageUrl | None = None
-    image3_url: ImageUrl | None = None
+    prompt: Prompt
+    image2_url: OptionalImageUrl = None
+    image3_url: OptionalImageUrl = None
     steps: Steps | None = 4
     cfg: Guidance | None = 1.0
     sampler_name: Literal["sa_solver", "lcm", "euler_a", "er_sde"] | None = "sa_solver"

@@ -16,6 +16,7 @@ from lib.gputask.message import MAX_BODY_BYTES, escaped
 from services.orchestrator.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedBodyType
 
 _JSON_TYPE = re.compile(r"application/(?:[\w!#$&^.+-]+\+)?json", re.IGNORECASE)
+_MAX_LENGTH_DIGITS = 20  # of a Content-Length: enough to be over every limit
 _MAX_ECHO_LENGTH = 200  # characters of a refused value that go back to the client
 
 
@@ -23,10 +24,11 @@ async def read_body(request: Request, *, limit_bytes: int = MAX_BODY_BYTES) -> b
     """The body as it came.
 
     Raises:
-        UnsupportedBodyType: it is declared to be something other than JSON.
+        UnsupportedBodyType: it is declared to be something other than JSON, or to be compressed.
         BodyTooLarge: by its Content-Length, before a byte is read, or by what arrived.
     """
     _refuse_other_types(request.headers.get("content-type", ""))
+    _refuse_compression(request.headers.get("content-encoding", ""))
     # Whoever lies in this header is caught by the count below.
     if _declared_length(request.headers.get("content-length", "")) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
@@ -42,11 +44,20 @@ def _refuse_other_types(content_type: str) -> None:
     media_type = content_type.partition(";")[0].strip()
     # None at all is taken for JSON, as clients written for the Unified API may leave it out.
     if media_type and not _JSON_TYPE.fullmatch(media_type):
-        raise UnsupportedBodyType(media_type)
+        raise UnsupportedBodyType("The body must be application/json")
+
+
+def _refuse_compression(content_encoding: str) -> None:
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedBodyType("The body must not be compressed; send it without Content-Encoding")
 
 
 def _declared_length(content_length: str) -> int:
-    return int(content_length) if content_length.isascii() and content_length.isdigit() else 0
+    # Python reads no number of more than 4,300 digits; leading zeros are allowed and mean nothing (RFC 9110, 8.6).
+    digits = content_length.lstrip("0")
+    if not (digits.isascii() and digits.isdigit()):
+        return 0
+    return int(digits[:_MAX_LENGTH_DIGITS])
 
 
 def check_body(body: bytes, kind: Kind, *, allow_private_image_urls: bool) -> None:

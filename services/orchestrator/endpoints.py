@@ -14,7 +14,7 @@ from starlette.routing import Route
 from structlog.contextvars import bound_contextvars
 
 from lib.gputask.kinds import KINDS, Kind
-from lib.gputask.record import TaskRecord
+from lib.gputask.record import Status, TaskRecord
 from services.orchestrator.access_log import note
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import ANONYMOUS, Authenticator
@@ -94,7 +94,8 @@ class JobEndpoints:
     async def show(self, request: Request, kind: Kind | None = None) -> Response:
         """200 and the client's job."""
         client_id = self._identify(request)
-        job_id = request.path_params["job_id"]
+        # A UUID is the same in capitals (RFC 9562, section 4); the table has it in small letters.
+        job_id = request.path_params["job_id"].lower()
         if not _JOB_ID.fullmatch(job_id):
             raise JobNotFound
         note(request.scope, job_id=job_id)
@@ -122,11 +123,18 @@ class JobEndpoints:
                 "job_id": record.task_id,
                 "status": record.status.value,
                 "result_s3_uri": record.result_s3_uri,
-                "error": record.error_message,
+                "error": _error_of(record),
             },
             status_code,
             headers,
         )
+
+
+def _error_of(record: TaskRecord) -> str | None:
+    """Why it failed. A record that was failed by hand, or by another program, may say so in no attribute of ours."""
+    if record.status is not Status.FAILED or record.error_message:
+        return record.error_message
+    return f"The job failed ({record.error_code or 'no error code'}); no message was recorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +148,8 @@ class ServiceEndpoints:
         return [
             Route("/", self.describe, methods=["GET"]),
             Route("/health", self.health, methods=["GET"]),
+            # For balancers that pass on /api/v1 only.
+            Route("/api/v1/health", self.health, methods=["GET"], name="health below the API"),
             Route("/ready", self.ready, methods=["GET"]),
         ]
 

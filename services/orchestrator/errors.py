@@ -29,7 +29,7 @@ class IdempotencyConflict(Exception):
 
 
 class UnsupportedBodyType(Exception):
-    """The body is declared to be something other than JSON."""
+    """The body is declared to be something other than plain JSON; the text is a sentence for the client."""
 
 
 class BodyTooLarge(Exception):

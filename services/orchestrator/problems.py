@@ -96,7 +96,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found"),
     errors.InvalidIdempotencyKey: lambda error: Problem(status=400, name="invalid-idempotency-key", detail=str(error)),
     errors.IdempotencyConflict: _idempotency_conflict,
-    errors.UnsupportedBodyType: lambda _: Problem(status=415, detail="The body must be application/json"),
+    errors.UnsupportedBodyType: lambda error: Problem(status=415, detail=str(error)),
     # Without "Connection: close": it makes the server cut the upload off, and the client sees a reset instead of this.
     errors.BodyTooLarge: lambda error: Problem(
         status=413,

@@ -65,9 +65,6 @@ def test_defaults_are_those_of_the_unified_api() -> None:
         ("steps", 1),
         ("steps", 100),
         ("prompt", None),
-        ("vertical", None),
-        ("horizontal", None),
-        ("zoom", None),
         ("seed", None),
         ("steps", None),
         ("unknown", {"anything": [1, "a"]}),
@@ -82,6 +79,9 @@ def test_camera_angle_takes(name: str, value: object) -> None:
     [
         ("image2_url", "https://example.com/2.png"),
         ("image3_url", None),
+        ("image2_url", ""),
+        ("image3_url", ""),
+        ("prompt", ""),
         ("cfg", 0),
         ("cfg", 30),
         ("cfg", 7.5),
@@ -112,6 +112,7 @@ NOT_STRINGS: list[object] = [1, 1.5, True, [], {}, ["a"]]
         *[(name, value) for name in ("prompt", "image_url") for value in NOT_STRINGS],
         *[(name, value) for name in ("vertical", "horizontal") for value in (-3, 3, 10**30)],
         *[("zoom", value) for value in (-2, 2, 0.5)],
+        *[(name, None) for name in ("vertical", "horizontal", "zoom")],
         *[("seed", value) for value in (-1, 2**64, 1e19, 1e300, -1.0, 10**4000)],
         *[("steps", value) for value in (0, 101, -1)],
         ("prompt", "x" * 10_001),
@@ -130,7 +131,6 @@ def test_camera_angle_refuses(name: str, value: object) -> None:
     [
         *[(name, value) for name in ("cfg", "denoise") for value in NOT_NUMBERS],
         *[(name, value) for name in ("prompt", "scheduler", "sampler_name", "image2_url") for value in NOT_STRINGS],
-        ("prompt", ""),
         ("prompt", None),
         ("prompt", "x" * 10_001),
         ("cfg", -0.1),
@@ -142,7 +142,6 @@ def test_camera_angle_refuses(name: str, value: object) -> None:
         ("sampler_name", "euler"),
         ("scheduler", ""),
         ("scheduler", "x" * 65),
-        ("image2_url", ""),
         ("image3_url", "http://localhost/"),
     ],
 )
@@ -169,3 +168,10 @@ def test_private_image_addresses_pass_only_where_allowed() -> None:
     QWEN_IMAGE_EDIT.check(request, allow_private_image_urls=True)
     # The permission belongs to one check, not to the process.
     assert members_at_fault(QWEN_IMAGE_EDIT, request) == {"image_url", "image2_url"}
+
+
+def test_the_seed_bound_is_stated_to_its_last_digit() -> None:
+    with pytest.raises(ValidationError) as caught:
+        CAMERA_ANGLE.check(CAMERA | {"seed": 2**64})
+    (error,) = caught.value.errors()
+    assert error["msg"] == "Input should be a whole number from 0 to 18446744073709551615"

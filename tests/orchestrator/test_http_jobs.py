@@ -221,3 +221,25 @@ class Gate(MemoryTasks):
         self._inside.release()
         await self.open.wait()
         return await super().submit(**request)
+
+
+async def test_a_job_id_is_found_in_either_case() -> None:
+    async with World() as world:
+        job_id = world.tasks.add(a_record())
+        response = await world.client.get(f"/api/v1/jobs/{job_id.upper()}")
+        assert (response.status_code, response.json()["job_id"]) == (200, job_id)
+
+
+@pytest.mark.parametrize(("code", "said"), [("rule_b", "rule_b"), (None, "no error code")])
+async def test_a_job_that_failed_without_a_message_says_so(code: str | None, said: str) -> None:
+    async with World() as world:
+        job_id = world.tasks.add(a_record())
+        world.tasks.change(job_id, status=Status.FAILED, error_message=None, error_code=code)
+        error = (await world.client.get(f"/api/v1/jobs/{job_id}")).json()["error"]
+        assert error == f"The job failed ({said}); no message was recorded"
+
+
+async def test_health_is_answered_below_the_api_as_well() -> None:
+    async with World() as world:
+        below = await world.client.get("/api/v1/health")
+        assert (below.status_code, below.json()) == (200, (await world.client.get("/health")).json())

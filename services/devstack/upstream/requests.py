@@ -1,6 +1,6 @@
 """The request bodies of the Unified API, checked as little as it checks them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -9,7 +9,9 @@ Zoom = Annotated[float, Field(ge=-1, le=1)]
 
 
 class JobRequest(BaseModel):
-    """What all jobs have in common. Unknown members are ignored; a null stands for the default."""
+    """What all jobs have in common. Unknown members are ignored; a null stands for the default where one is taken."""
+
+    refuses_null: ClassVar[frozenset[str]] = frozenset()
 
     image_url: str
     prompt: str = ""
@@ -21,7 +23,7 @@ class JobRequest(BaseModel):
     def _read_null_as_default(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        required = {name for name, field in cls.model_fields.items() if field.is_required()} | cls.refuses_null
         return {name: value for name, value in body.items() if value is not None or name in required}
 
     @property
@@ -32,6 +34,8 @@ class JobRequest(BaseModel):
 
 class CameraAngleRequest(JobRequest):
     """Show the picture from elsewhere: `vertical` and `horizontal` in camera steps, `zoom` as a share."""
+
+    refuses_null: ClassVar[frozenset[str]] = frozenset({"vertical", "horizontal", "zoom"})
 
     vertical: TurnSteps = 0.0
     horizontal: TurnSteps = 0.0

@@ -36,6 +36,9 @@ async def upstream(world: World) -> Upstream:
         (CAMERA, {"image_url": "x", "vertical": 3}, "less_than_equal", ["body", "vertical"]),
         (CAMERA, {"image_url": "x", "zoom": -1.5}, "greater_than_equal", ["body", "zoom"]),
         (CAMERA, {"image_url": "x", "steps": "many"}, "int_parsing", ["body", "steps"]),
+        (CAMERA, {"image_url": "x", "vertical": None}, "float_type", ["body", "vertical"]),
+        (CAMERA, {"image_url": "x", "horizontal": None}, "float_type", ["body", "horizontal"]),
+        (CAMERA, {"image_url": "x", "zoom": None}, "float_type", ["body", "zoom"]),
         (EDIT, {"image_url": "x"}, "missing", ["body", "prompt"]),
         (EDIT, {"image_url": "x", "prompt": None}, "string_type", ["body", "prompt"]),
         (EDIT, [], "model_attributes_type", ["body"]),
@@ -93,7 +96,16 @@ async def test_what_is_not_checked_at_post_fails_later_in_the_real_words(
 
 @pytest.mark.parametrize(
     "extra",
-    [{"steps": "2"}, {"steps": 2.0}, {"steps": None}, {"seed": None}, {"unknown": 1}, {"prompt": "word " * 20_000}],
+    [
+        {"steps": "2"},
+        {"steps": 2.0},
+        {"steps": None},
+        {"seed": None},
+        {"unknown": 1},
+        {"prompt": "word " * 20_000},
+        {"prompt": ""},
+        {"image2_url": "", "image3_url": ""},
+    ],
 )
 async def test_it_is_as_lax_as_pydantic(world: World, upstream: Upstream, extra: dict[str, object]) -> None:
     job = await upstream.run(EDIT, {"image_url": world.images.sample(), "prompt": "sketch", "steps": 1, **extra})
