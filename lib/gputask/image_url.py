@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
 MAX_LENGTH = 8192  # characters; a presigned S3 address with a session token needs about 2,500
@@ -36,6 +36,7 @@ _PRIVATE_SUFFIXES = (
     "home",
     "lan",
     "home.arpa",
+    "svc",  # Kubernetes, where the search list adds the cluster's domain
 )
 
 # IPv6 networks whose addresses reach the IPv4 address inside them, and the bits below it: RFC 4291, RFC 6052, RFC 3056.
@@ -46,6 +47,9 @@ _EMBEDDING = (
 )
 # For documentation (RFC 9637), which this Python's own table does not know yet.
 _DOCUMENTATION = IPv6Network("3fff::/20")
+# Called global by Python's table in part, and yet no place of pictures: protocol assignments (RFC 6890; 192.0.0.192 is
+# Oracle Cloud's metadata service), 6to4 relays (RFC 7526), and Azure's platform address.
+_NOT_PUBLIC = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv4Network("168.63.129.16/32"))
 
 
 class UnacceptableImageUrl(ValueError):
@@ -175,4 +179,6 @@ def _is_global(address: IPv4Address | IPv6Address) -> bool:
                 return _is_global(IPv4Address((int(address) >> bits) & 0xFFFFFFFF))
         if address.is_site_local or address in _DOCUMENTATION:
             return False
+    elif any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
