@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import stamina
 import structlog
@@ -19,6 +19,8 @@ from services.adapter.errors import (
     UpstreamSilent,
     UpstreamUnreachable,
 )
+from services.adapter.mishaps import Mishaps
+from services.adapter.pacing import Durations, pause_s, span
 from services.adapter.upstream import UnifiedApi, UpstreamJob
 
 # With a blocked upstream one GET lasts as long as its job; asking anew now and then notices a dead connection.
@@ -61,7 +63,7 @@ class Runner:
 
     Attributes:
         deadline_s: how long an attempt may take, from the claim on; less than rule B's 30 min.
-        poll_interval_s: pause between looks at an upstream that answers in mid-job.
+        poll_interval_s: longest pause between looks at an upstream that answers in mid-job.
         look_timeout_s: how long one look may last.
         dead_after_s: an upstream that nobody listens at for so long runs nothing any more.
     """
@@ -71,6 +73,7 @@ class Runner:
     poll_interval_s: float
     look_timeout_s: float = _LOOK_TIMEOUT_S
     dead_after_s: float = _DEAD_AFTER_S
+    durations: Durations = field(default_factory=Durations)
 
     async def run(self, task: TaskRecord, message: TaskMessage, note: NoteUpstreamJob, *, request_id: str) -> Outcome:
         """Adopt the run that an earlier worker left, or submit; then wait for its end.
@@ -88,8 +91,8 @@ class Runner:
         except UpstreamUnreachable as error:
             return GivenBack(str(error), keep_upstream_job=True, delay_s=_RETRY_DELAY_S)
         except TimeoutError:
-            minutes = self.deadline_s / 60
-            return Failed(ErrorCode.DEADLINE, f"the job was not finished within its deadline of {minutes:g} min")
+            deadline = span(self.deadline_s)
+            return Failed(ErrorCode.DEADLINE, f"the job was not finished within its deadline of {deadline}")
 
     async def _adopt(self, comfy_job_id: str) -> Outcome | None:
         """The outcome of an earlier attempt's run; None if the upstream forgot it.
@@ -154,7 +157,8 @@ class Runner:
             UpstreamUnreachable: nobody has listened for `dead_after_s`. Holding on would vouch for a dead upstream.
         """
         clock = asyncio.get_running_loop().time
-        heard_at = clock()
+        began_at = heard_at = clock()
+        mishaps = Mishaps()
         while True:
             try:
                 job = await self.api.look(job_id, timeout_s=self.look_timeout_s)
@@ -163,16 +167,19 @@ class Runner:
                 continue
             except UpstreamGarbled as error:
                 heard_at = clock()
-                log.warning("upstream.look_failed", error=str(error))
+                mishaps.note(str(error))
             except UpstreamUnreachable as error:
                 if clock() - heard_at >= self.dead_after_s:
                     raise
-                log.warning("upstream.look_failed", error=str(error))
+                mishaps.note(str(error))
             else:
                 heard_at = clock()
+                mishaps.end()
                 if outcome := _outcome(job):
+                    self.durations.note(clock() - began_at)
                     return outcome
-            await asyncio.sleep(self.poll_interval_s)
+            elapsed_s = clock() - began_at
+            await asyncio.sleep(pause_s(elapsed_s, usual_s=self.durations.usual_s, ceiling_s=self.poll_interval_s))
 
 
 def _outcome(job: UpstreamJob) -> Outcome | None:

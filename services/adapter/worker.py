@@ -79,6 +79,8 @@ class Worker:
                 self._meter.ready(now - self._started_at)
             self._upstream_ok_at = now
         news = bool(remark) != bool(self._upstream_remark)
+        # The remark counts seconds: systemd hears of each, while the table's beat takes the latest with it.
+        counted_on = remark != self._upstream_remark
         self._upstream_remark = remark
         if health is not self._upstream:
             log.info("upstream.changed", health=health, before=self._upstream)
@@ -86,6 +88,8 @@ class Worker:
             news = True
         if news:
             self._tell()
+        elif counted_on:
+            self._notifier.status(self.status())
 
     def status(self) -> str:
         """One line for people."""
