@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from lib.asyncaws.errors import PermanentAwsError, TransientAwsError
+from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
 from lib.asyncaws.queue import Message, Queue
 from lib.daemon.waiting import wait_for
 
 _MAX_BACKOFF_S = 30.0
+# For the next process, or for an operator: the queue counts receives.
+_UNSERVICEABLE_DELAY_S = 60
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,6 +55,10 @@ class Delivery:
         await self.queue.set_visibility(self.message.receipt, delay_s)
 
 
+class Unserviceable(Exception):
+    """A handler's word that it can serve no message at all, say because it may not write: its cause says why."""
+
+
 Handler = Callable[[Delivery], Awaitable[None]]
 Gate = Callable[[], Awaitable[bool]]
 
@@ -85,15 +91,16 @@ class Consumer:
 
         Raises:
             PermanentAwsError: the queue is gone or we may not read it. The other slots have finished what they held.
+            Unserviceable: a handler's, likewise. To go on would only use up the receives of every message.
         """
-        refusals: list[PermanentAwsError] = []
+        refusals: list[Exception] = []
         async with asyncio.TaskGroup() as pool:
             for number in range(self.slots):
                 pool.create_task(self._consume(pool, stop, refusals), name=f"slot-{number}")
         if refusals:
             raise refusals[0]
 
-    async def _consume(self, pool: asyncio.TaskGroup, stop: asyncio.Event, refusals: list[PermanentAwsError]) -> None:
+    async def _consume(self, pool: asyncio.TaskGroup, stop: asyncio.Event, refusals: list[Exception]) -> None:
         failures = 0
         closing: asyncio.Task[None] | None = None
         while not (stop.is_set() or refusals):
@@ -115,20 +122,33 @@ class Consumer:
             for message in messages:
                 delivery = Delivery(message, self.answers)
                 ending = stop.is_set() or bool(refusals)
-                handling = pool.create_task(self._deliver(delivery, ending=ending), name=f"message-{message.id}")
+                handling = pool.create_task(
+                    self._deliver(delivery, refusals, ending=ending), name=f"message-{message.id}"
+                )
                 await delivery.vacated.wait()
                 if closing is not None:
                     await closing  # where results cannot be written no more work is begun
                 closing = handling
 
-    async def _deliver(self, delivery: Delivery, *, ending: bool) -> None:
+    async def _deliver(self, delivery: Delivery, refusals: list[Exception], *, ending: bool) -> None:
         try:
             if ending:
                 await delivery.hand_back()
             else:
                 await self.handler(delivery)
+        except Unserviceable as error:
+            log.error("message.unserviceable", message_id=delivery.message.id, error=str(error.__cause__ or error))  # noqa: TRY400
+            refusals.append(error)
+            await _hand_back_quietly(delivery)
         except Exception:
             # The loop's edge: one message must not end the pool. It comes again after its visibility timeout.
             log.exception("message.handling_failed", message_id=delivery.message.id)
         finally:
             delivery.vacate()
+
+
+async def _hand_back_quietly(delivery: Delivery) -> None:
+    try:
+        await delivery.hand_back(delay_s=_UNSERVICEABLE_DELAY_S)
+    except AwsError as error:  # then it comes again after its visibility timeout
+        log.warning("message.not_handed_back", message_id=delivery.message.id, error=str(error))

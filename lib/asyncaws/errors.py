@@ -12,6 +12,8 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
     MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
 
@@ -43,6 +45,27 @@ _TRANSIENT_CODES = frozenset(
     }
 )
 
+# Refused over who asks or when: a session token that is just being renewed, a clock that is just being set.
+# https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+_AUTHENTICATION_CODES = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
 # The message is no longer ours: its visibility ran out, it was deleted, or its 12 hours are over.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
 _RECEIPT_CODES = frozenset({"MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidReceiptHandle"})
@@ -58,6 +81,8 @@ _TRANSIENT_CAUSES = (
     IncompleteReadError,
     CredentialRetrievalError,
     MetadataRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
 )
 
 
@@ -81,6 +106,12 @@ class TransientAwsError(AwsError):
 
 class PermanentAwsError(AwsError):
     """Denied, malformed or missing: repeating does not help, the operator has to look."""
+
+
+class AuthenticationAwsError(PermanentAwsError):
+    """Refused over credentials or clock. With rotated credentials that may pass within seconds, with static ones it
+    does not: whoever has something to lose repeats the call for a while.
+    """
 
 
 class ConditionFailed(AwsError):
@@ -126,4 +157,6 @@ def _translate_answer(operation: str, error: ClientError) -> AwsError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _TRANSIENT_CODES or status >= 500 or status == 429:
         return TransientAwsError(operation, code, message)
+    if code in _AUTHENTICATION_CODES:
+        return AuthenticationAwsError(operation, code, message)
     return PermanentAwsError(operation, code, message)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError
 
 from lib.asyncaws.errors import TransientAwsError, translate
 
@@ -31,6 +33,11 @@ _POOL_SIZE = 64
 _KEEPALIVE_S = 12.0
 _FIRST_BACKOFF_S = 0.025
 _MAX_BACKOFF_S = 0.1
+# Below TimeoutStartSec= of the units, so that it is the process which says what is missing.
+_CREDENTIALS_PATIENCE_S = 40.0
+_MAX_CREDENTIALS_PAUSE_S = 2.0
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +118,50 @@ def _genuine(operation: str, answer: T) -> T:
 
 
 class AwsSession:
-    """Opens clients and closes them all at exit. Creating the first one blocks the loop 80-190 ms: do it at start."""
+    """Opens clients and closes them all at exit. Creating the first one blocks the loop 80-190 ms: do it at start.
 
-    def __init__(self, *, region: str, endpoint_url: str | None = None) -> None:
+    All clients share one credential object, which is proven at the entry. botocore looks for credentials once per
+    client and keeps what it found: a client made while the metadata service is slow would never get any.
+
+    Args:
+        patience_s: how long credentials are waited for. At boot the metadata service may answer late.
+
+    Raises:
+        TransientAwsError: at the entry; there are no credentials.
+    """
+
+    def __init__(
+        self, *, region: str, endpoint_url: str | None = None, patience_s: float = _CREDENTIALS_PATIENCE_S
+    ) -> None:
         self._session = get_session()
+        self._patience_s = patience_s
         self._region = region
         self._endpoint_url = endpoint_url
         self._clients = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await self._find_credentials()
         return self
+
+    async def _find_credentials(self) -> None:
+        failure: Exception | None = None
+        attempt = 0
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while True:
+                    attempt += 1
+                    try:
+                        credentials = await self._session.get_credentials()  # kept by the session once there are some
+                        if credentials is not None:
+                            await credentials.get_frozen_credentials()
+                            return
+                    except BotoCoreError as error:
+                        failure = error
+                    log.warning("credentials.not_found", attempt=attempt, error=str(failure) if failure else None)
+                    await asyncio.sleep(min(0.1 * 2.0**attempt, _MAX_CREDENTIALS_PAUSE_S))
+        except TimeoutError:
+            text = f"no credentials within {self._patience_s:g} s"
+            raise TransientAwsError("Credentials", "NoCredentials", text) from failure
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

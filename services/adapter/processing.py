@@ -11,8 +11,8 @@ from typing import Any
 import stamina
 import structlog
 
-from lib.asyncaws.consumer import Delivery
-from lib.asyncaws.errors import AwsError, TransientAwsError
+from lib.asyncaws.consumer import Delivery, Unserviceable
+from lib.asyncaws.errors import AuthenticationAwsError, AwsError, PermanentAwsError, TransientAwsError
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import REQUEST_ID_ATTRIBUTE, PoisonMessage, TaskMessage
 from lib.gputask.record import ErrorCode, TaskRecord
@@ -26,6 +26,9 @@ from services.adapter.worker import Worker
 
 _FIRST_RETRY_S = 5
 _LAST_RETRY_S = 300
+_REFUSED_CONTENT = "ValidationException"
+# What may pass before a lease ends; the work that a write tells of has been paid for.
+_MOMENTARY = (TransientAwsError, AuthenticationAwsError)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,19 +75,31 @@ class Processor:
             await delivery.hand_back(delay_s=_retry_delay_s(delivery))
             return
         try:
-            task = await self.store.claim(
-                message.task_id,
-                worker=f"{self.worker.name}/{next(self.claim_numbers)}",
-                lease_s=self.lease.lease_s,
-                max_attempts=self.max_attempts,
-            )
+            task = await self._claim(message)
         except NotClaimable as refusal:
             await self._decline(message.task_id, refusal.record, delivery)
         except TransientAwsError as error:
             log.warning("claim.failed", error=str(error))
             await delivery.hand_back(delay_s=_retry_delay_s(delivery))
+        except PermanentAwsError as error:
+            if error.code != _REFUSED_CONTENT:
+                raise Unserviceable from error
+            # The fault of this record alone: the others get their turn, and the dead-letter queue gets this one.
+            log.error("claim.failed", error=str(error))  # noqa: TRY400
+            await delivery.hand_back(delay_s=_retry_delay_s(delivery))
         else:
             await self._work(task, message, delivery, request_id)
+
+    async def _claim(self, message: TaskMessage) -> TaskRecord:
+        worker = f"{self.worker.name}/{next(self.claim_numbers)}"
+        async for attempt in stamina.retry_context(
+            on=AuthenticationAwsError, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
+        ):
+            with attempt:
+                return await self.store.claim(
+                    message.task_id, worker=worker, lease_s=self.lease.lease_s, max_attempts=self.max_attempts
+                )
+        raise AssertionError("stamina returns or raises")
 
     async def _decline(self, task_id: str, task: TaskRecord | None, delivery: Delivery) -> None:
         match decide(task, now=self.store.now(), max_attempts=self.max_attempts):
@@ -168,7 +183,7 @@ class Processor:
     async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
         """Repeat a write as long as the lease can still hold: what it says has cost GPU time."""
         async for attempt in stamina.retry_context(
-            on=TransientAwsError, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
+            on=_MOMENTARY, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
         ):
             with attempt:
                 await write()

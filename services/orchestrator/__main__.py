@@ -34,6 +34,9 @@ from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
 
+# Less than a look at readiness may take in all, so that each part is named; the background's own patience is longer.
+_CHECK_S = 1.5
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -136,8 +139,10 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
 
 def _readiness_check(aws: _Aws) -> ReadinessCheck:
     async def check() -> Mapping[str, bool]:
-        table, queue = await asyncio.gather(_answers(aws.request_table), _answers(aws.request_queue))
-        return {"table": table, "queue": queue}
+        # The background has clients of its own; without them nothing wakes, and nothing that was lost is sent again.
+        tables, queues = (aws.request_table, aws.table), (aws.request_queue, aws.queue, aws.dead_letters)
+        answers = await asyncio.gather(*(_answers(each) for each in (*tables, *queues)))
+        return {"table": all(answers[: len(tables)]), "queue": all(answers[len(tables) :])}
 
     return check
 
@@ -167,9 +172,10 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
 
 async def _answers(dependency: Table | Queue) -> bool:
     try:
-        await dependency.check()
-    except AwsError as error:
-        log.warning("readiness.dependency_failed", error=str(error))
+        async with asyncio.timeout(_CHECK_S):
+            await dependency.check()
+    except (AwsError, TimeoutError) as error:
+        log.warning("readiness.dependency_failed", error=str(error) or "timed out")
         return False
     return True
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from lib.asyncaws.consumer import Delivery
+from lib.asyncaws.consumer import Delivery, Unserviceable
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.record import ErrorCode, Status
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
@@ -472,6 +472,33 @@ async def test_claims_that_fail_again_and_again_use_up_the_queues_receives_slowl
         await adapter.processor.handle(delivery)
         await delivery.hand_back()
     assert visibilities_s(wire)[::2] == [5, 10, 20, 300, 300]
+
+
+async def test_a_claim_that_is_refused_for_good_ends_the_adapter_and_burns_no_receives(
+    api: UnifiedApi, place: Workplace, adapter: Adapter, wire: Wire
+) -> None:
+    wire.order("UpdateItem", Fate.FORBIDDEN)
+    task_id = await place.submit()
+    with pytest.raises(Unserviceable) as refusal:
+        await adapter.take_next()
+    assert "AccessDeniedException" in str(refusal.value.__cause__)
+    assert await place.status(task_id) is Status.PENDING
+    assert not api.submissions
+
+
+@pytest.mark.parametrize("part", ["#claimed_at", "#comfy_job_id", "#result_s3_uri"])
+async def test_a_refusal_of_a_moment_in_the_middle_of_a_job_costs_nothing(
+    api: UnifiedApi, place: Workplace, adapter: Adapter, wire: Wire, part: str
+) -> None:
+    """A token that is just being renewed, on the claim, on noting the upstream's id, or on the result."""
+    moment = wire.order("UpdateItem", Fate.EXPIRED, part=part, times=2)
+    api.ends_at_once = True
+    task_id = await place.submit()
+    await adapter.take_next()
+    assert moment.met_count == 2
+    record = await place.record(task_id)
+    assert (record.status, record.attempt) == (Status.COMPLETED, 1)
+    assert len(api.runs) == 1
 
 
 async def test_a_result_is_published_once_the_table_is_back(

@@ -20,6 +20,7 @@ class Fate(Enum):
 
     UNAVAILABLE = auto()
     FORBIDDEN = auto()
+    EXPIRED = auto()  # refused over a token that is just being renewed
     HELD_BEFORE = auto()  # neither done nor answered
     HELD_AFTER = auto()  # done, not answered
     LOST_AFTER = auto()  # done, the connection breaks instead of the answer
@@ -110,6 +111,9 @@ class Wire:
         if trouble is not None and trouble.fate is Fate.FORBIDDEN:
             trouble.meet()
             return web.Response(status=400, text='{"__type": "AccessDeniedException"}', content_type=_JSON)
+        if trouble is not None and trouble.fate is Fate.EXPIRED:
+            trouble.meet()
+            return web.Response(status=400, text='{"__type": "ExpiredTokenException"}', content_type=_JSON)
         if trouble is not None and trouble.fate is Fate.HELD_BEFORE:
             return await self._meet(trouble, request)
         answer = await self._forward(request, body)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from lib.asyncaws.consumer import Consumer, Delivery
+from lib.asyncaws.consumer import Consumer, Delivery, Unserviceable
 from lib.asyncaws.errors import PermanentAwsError, ReceiptLost
 from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import BACKGROUND, AwsSession, long_poll
@@ -386,6 +386,25 @@ async def test_a_refusal_lets_the_other_slots_finish_what_they_hold(
         await pool
     assert finished == ["0"]
     assert wire.calls == ["ReceiveMessage"] * 2
+
+
+async def test_a_handler_that_can_serve_no_message_hands_it_back_and_ends_the_pool(
+    source: Queue, answers: Queue, in_flight: Callable[[], Awaitable[int]]
+) -> None:
+    """To go on would use up the receives of every message: then the dead-letter queue has them all."""
+    await send_all(answers, 3)
+    met: list[str] = []
+
+    async def handle(delivery: Delivery) -> None:
+        met.append(delivery.message.body)
+        raise Unserviceable from PermanentAwsError("UpdateItem", "AccessDeniedException", "")
+
+    with pytest.raises(Unserviceable):
+        await consumer_of(source, answers, handler=handle).run(asyncio.Event())
+    assert len(met) == 1
+    assert len(await answers.receive(limit=10, wait_s=0)) == 2
+    # Kept out of sight for a minute, far less than its visibility timeout of 300 s.
+    assert await in_flight() == 3
 
 
 async def test_a_cancelled_pool_leaves_no_slot_behind(source: Queue, answers: Queue) -> None:

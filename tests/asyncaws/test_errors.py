@@ -13,12 +13,14 @@ from botocore.exceptions import (
     MetadataRetrievalError,
     NoCredentialsError,
     ParamValidationError,
+    PartialCredentialsError,
     ReadTimeoutError,
     SSLError,
 )
 from botocore.parsers import ResponseParserError
 
 from lib.asyncaws.errors import (
+    AuthenticationAwsError,
     AwsError,
     ConditionFailed,
     PermanentAwsError,
@@ -74,6 +76,14 @@ def test_what_the_operator_must_mend_is_permanent(code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "code",
+    ["ExpiredTokenException", "UnrecognizedClientException", "InvalidSignatureException", "RequestExpired"],
+)
+def test_what_may_be_refused_while_credentials_change_is_told_apart(code: str) -> None:
+    assert type(translate("PutItem", refusal(code))) is AuthenticationAwsError
+
+
+@pytest.mark.parametrize(
     "error",
     [
         TimeoutError(),
@@ -85,6 +95,8 @@ def test_what_the_operator_must_mend_is_permanent(code: str) -> None:
         IncompleteReadError(actual_bytes=1, expected_bytes=2),
         CredentialRetrievalError(provider="container-role", error_msg="timed out"),
         MetadataRetrievalError(error_msg="timed out"),
+        NoCredentialsError(),
+        PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
         ResponseParserError("not XML"),
         KeyError("Items"),
     ],
@@ -95,7 +107,7 @@ def test_an_error_on_the_way_is_transient(error: Exception) -> None:
     assert translated.code == type(error).__name__
 
 
-@pytest.mark.parametrize("error", [NoCredentialsError(), ParamValidationError(report="no"), BotoCoreError()])
+@pytest.mark.parametrize("error", [ParamValidationError(report="no"), BotoCoreError()])
 def test_an_error_of_our_own_making_is_permanent(error: Exception) -> None:
     assert type(translate("PutItem", error)) is PermanentAwsError
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from lib.asyncaws.conditions import Missing
 from lib.asyncaws.errors import ConditionFailed, PermanentAwsError, TransientAwsError
@@ -187,19 +190,6 @@ async def test_an_endpoint_where_nobody_listens_is_transient(aws_environment: No
     assert failure.value.code == "EndpointConnectionError"
 
 
-async def test_a_call_without_credentials_is_permanent(
-    aws_endpoint: str, aws_environment: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    async with AwsSession(region=REGION, endpoint_url=aws_endpoint) as session:
-        table = Table(await session.dynamodb(ONCE), name="any", key="task_id", policy=ONCE)
-        with pytest.raises(PermanentAwsError) as failure:
-            await table.check()
-    assert failure.value.code == "NoCredentialsError"
-
-
 async def test_the_endpoint_of_the_environment_is_honoured(
     aws: AwsSession, unreliable: UnreliableAws, task_table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,3 +215,87 @@ def test_a_long_poll_may_be_silent_for_its_wait() -> None:
 def test_a_call_of_the_request_path_ends_within_the_promised_second() -> None:
     assert REQUEST.total_s < 1.0
     assert REQUEST.attempts > 1
+
+
+class MetadataService:
+    """Says who the instance is, as IMDSv2 does; the first answers may be odd."""
+
+    def __init__(self, *first: str) -> None:
+        self._first = list(first)
+        self.tokens = 0
+
+    async def token(self, _request: web.Request) -> web.Response:
+        self.tokens += 1
+        match self._first.pop(0) if self._first else "well":
+            case "slow":
+                await asyncio.sleep(30)
+            case "refuses":
+                return web.Response(status=403)
+            case "garbage":
+                return web.Response(text="\N{SNOWMAN}" * 20)
+        return web.Response(text="a-token")
+
+    async def role(self, request: web.Request) -> web.Response:
+        if request.headers.get("X-aws-ec2-metadata-token") != "a-token":
+            return web.Response(status=401)
+        return web.Response(text="a-role")
+
+    async def credentials(self, _request: web.Request) -> web.Response:
+        members = {
+            "AccessKeyId": "key",
+            "SecretAccessKey": "secret",
+            "Token": "t",
+            "Expiration": "2099-01-01T00:00:00Z",
+        }
+        return web.json_response({"Code": "Success", **members})
+
+
+@asynccontextmanager
+async def metadata_service(monkeypatch: pytest.MonkeyPatch, *first: str) -> AsyncIterator[MetadataService]:
+    service = MetadataService(*first)
+    app = web.Application()
+    path = "/latest/meta-data/iam/security-credentials/"
+    app.add_routes(
+        [
+            web.put("/latest/api/token", service.token),
+            web.get(path, service.role),
+            web.get(f"{path}a-role", service.credentials),
+        ]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await web.SockSite(runner, listener).start()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)
+        monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "1")
+        monkeypatch.setenv("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "1")
+        yield service
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["", "slow", "slow slow slow slow", "refuses refuses", "garbage slow"],
+)
+async def test_a_process_gets_its_credentials_however_the_metadata_service_begins(
+    aws_environment: None, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    async with metadata_service(monkeypatch, *first.split()) as service, AwsSession(region=REGION) as session:
+        looked = service.tokens
+        assert looked == len(first.split()) + 1
+        clients: list[Any] = [await session.dynamodb(REQUEST), await session.sqs(BACKGROUND)]
+        for client in clients:
+            assert (await client._request_signer._credentials.get_frozen_credentials()).access_key == "key"
+        assert service.tokens == looked  # one credential object, for all clients
+
+
+async def test_without_credentials_a_process_says_so_and_does_not_start(
+    aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with metadata_service(monkeypatch, *["refuses"] * 100):
+        with pytest.raises(TransientAwsError, match="NoCredentials: no credentials within"):
+            async with AwsSession(region=REGION, patience_s=0.5):
+                pass
