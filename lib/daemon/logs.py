@@ -20,6 +20,13 @@ Event = MutableMapping[str, Any]
 _STANDARD_ERROR = 2
 
 
+class LogLevel(StrEnum):
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
 class LogFormat(StrEnum):
     CONSOLE = "console"
     JSON = "json"

@@ -18,6 +18,10 @@ log = structlog.stdlib.get_logger(__name__)
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
+class CannotStart(Exception):
+    """Something outside is not as it must be, say a port is taken; the text is a sentence for the operator."""
+
+
 class EndedEarly(RuntimeError):
     """A part of the process ended although nobody had asked it to."""
 
@@ -26,8 +30,11 @@ def run(main: Main) -> int:
     """Run `main(stop)` to its end; SIGTERM and SIGINT set `stop`. Returns the process's exit code."""
     try:
         asyncio.run(_with_signals(main))
-    except Exception:  # the edge of the process: its last word goes to the log, in the log's form
-        log.exception("process.failed")
+    except Exception as error:  # the edge of the process: its last word goes to the log, in the log's form
+        if isinstance(error.__cause__, CannotStart):
+            log.error("process.cannot_start", reason=str(error.__cause__))  # noqa: TRY400  a bug would have a traceback
+        else:
+            log.exception("process.failed")
         return 1
     return 0
 

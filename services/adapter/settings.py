@@ -9,7 +9,7 @@ from pydantic import AnyHttpUrl, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lib.asyncaws.metrics import NAMESPACE_PATTERN, Destination
-from lib.daemon.logs import LogFormat
+from lib.daemon.logs import LogFormat, LogLevel
 
 # The shutdown Lambda's rule B stops an instance whose work takes longer.
 _RULE_B_S = 1800
@@ -49,7 +49,7 @@ class AdapterSettings(BaseSettings):
     worker_beat_s: float = Field(default=30, gt=0, le=300)
     drain_s: float = Field(default=60, ge=0, le=_RULE_B_S)
     log_format: LogFormat = LogFormat.CONSOLE
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: LogLevel = LogLevel.INFO
     metrics: Destination = Destination.OFF
     metrics_namespace: str = Field(default="gpu-on-demand", pattern=NAMESPACE_PATTERN)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import structlog
 
@@ -19,7 +20,8 @@ from lib.asyncaws.queue import Queue
 from lib.asyncaws.reporter import Reporter, reporting
 from lib.asyncaws.session import BACKGROUND, HEARTBEAT, AwsSession, long_poll
 from lib.asyncaws.table import Table
-from lib.daemon.configuration import load_settings
+from lib.daemon.command_line import DISTRIBUTION, read_command_line
+from lib.daemon.configuration import changed, load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
 from lib.daemon.supervision import run, supervise
@@ -41,6 +43,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 def main() -> None:
     """The command `sqs-to-comfy-adapter`. Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration."""
+    read_command_line(
+        "sqs-to-comfy-adapter", "Takes tasks from the queue and drives the ComfyUI Unified API.", AdapterSettings
+    )
     settings = load_settings(AdapterSettings)
     configure_logging("adapter", form=settings.log_format, level=settings.log_level)
 
@@ -79,7 +84,16 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
         consumer = _consumer(settings, aws, api, worker, meter, stop, abandon)
         await worker.announce()
         notifier.ready(worker.status())
-        log.info("adapter.started", worker=worker.name, concurrency=settings.concurrency)
+        log.info(
+            "adapter.started",
+            version=version(DISTRIBUTION),
+            worker=worker.name,
+            concurrency=settings.concurrency,
+            table=settings.dynamodb_table,
+            queue=str(settings.sqs_queue_url),
+            upstream=str(settings.comfyui_api_url),
+            settings=changed(settings) or None,
+        )
         await supervise(
             stop,
             {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import structlog
 
@@ -17,7 +18,8 @@ from lib.asyncaws.queue import Queue
 from lib.asyncaws.reporter import Reporter, reporting
 from lib.asyncaws.session import BACKGROUND, CONTROL, REQUEST, AwsSession
 from lib.asyncaws.table import Table
-from lib.daemon.configuration import load_settings
+from lib.daemon.command_line import DISTRIBUTION, read_command_line
+from lib.daemon.configuration import changed, load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
 from lib.daemon.supervision import cut_off, run, supervise
@@ -42,6 +44,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 def main() -> None:
     """Exit codes: 0 stopped as asked, 1 failed, 78 wrong configuration."""
+    read_command_line(
+        "gpu-orchestrator", "REST API in front of the task queue; wakes the GPU instance.", OrchestratorSettings
+    )
     settings = load_settings(OrchestratorSettings)
     configure_logging("orchestrator", form=settings.log_format, level=settings.log_level)
 
@@ -91,7 +96,16 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
 
         def on_ready() -> None:
             notifier.ready(f"serving on {settings.host}:{settings.port}")
-            log.info("orchestrator.started", host=settings.host, port=settings.port)
+            log.info(
+                "orchestrator.started",
+                version=version(DISTRIBUTION),
+                host=settings.host,
+                port=settings.port,
+                table=settings.dynamodb_table,
+                queue=str(settings.sqs_queue_url),
+                instance_id=settings.gpu_instance_id,
+                settings=changed(settings) or None,
+            )
 
         await supervise(
             stop,

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from lib.daemon.supervision import CannotStart
+
 # An ALB keeps its connections for 60 s; if we close first, it answers 502 now and then.
 _KEEP_ALIVE_S = 75
+_BACKLOG = 512
 
 
 class _Server(uvicorn.Server):
@@ -22,11 +25,7 @@ class _Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit as error:
-            # It has logged why. Here it is one part of a process, whose other parts end in order.
-            raise OSError(f"cannot listen on {self.config.host}:{self.config.port}") from error
+        await super().startup(sockets)
         _spare_the_garbage_collector()
         self._on_ready()
 
@@ -34,6 +33,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals belong to the process, which asks all its parts to stop, not only this one."""
         yield
+
+
+def _listeners(host: str, port: int) -> list[socket.socket]:
+    """Bound here, since uvicorn would log why it cannot, and then end the whole process on the spot."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = dict.fromkeys((family, where[:2]) for family, _, _, _, where in found)
+        return [socket.create_server(where, family=family, backlog=_BACKLOG) for family, where in addresses]
+    except OSError as error:
+        raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _spare_the_garbage_collector() -> None:
@@ -65,10 +74,10 @@ class HttpServer:
             on_ready: called once when connections are accepted.
 
         Raises:
-            OSError: the address cannot be bound.
+            CannotStart: the address cannot be bound.
         """
         server = _Server(self._config(), on_ready)
-        serving = asyncio.create_task(server.serve(), name="uvicorn")
+        serving = asyncio.create_task(server.serve(_listeners(self.host, self.port)), name="uvicorn")
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Self
 
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lib.asyncaws.metrics import NAMESPACE_PATTERN, Destination
-from lib.daemon.logs import LogFormat
+from lib.daemon.logs import LogFormat, LogLevel
 from services.orchestrator.authentication import ApiKey, parse_api_keys
+
+# RFC 6454, section 6.2: no path, not even a slash at the end.
+_ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
@@ -49,7 +53,7 @@ class OrchestratorSettings(BaseSettings):
     task_retention_s: Seconds = Field(default=604_800, gt=0)
     drain_s: Seconds = Field(default=25, ge=0)
     log_format: LogFormat = LogFormat.CONSOLE
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: LogLevel = LogLevel.INFO
     metrics: Destination = Destination.OFF
     metrics_namespace: str = Field(default="gpu-on-demand", pattern=NAMESPACE_PATTERN)
 
@@ -57,6 +61,16 @@ class OrchestratorSettings(BaseSettings):
     @classmethod
     def _keys_are_readable(cls, value: SecretStr) -> SecretStr:
         parse_api_keys(value.get_secret_value())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_have_a_scheme(cls, value: str) -> str:
+        for origin in filter(None, map(str.strip, value.split(","))):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is no origin: write scheme, host and port as the browser does, say http://localhost:5173"
+                )
         return value
 
     @model_validator(mode="after")

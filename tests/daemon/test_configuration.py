@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
-from lib.daemon.configuration import EXIT_CONFIGURATION, load_settings
+from lib.daemon.configuration import EXIT_CONFIGURATION, changed, load_settings, misspelt
 from tests.daemon.conftest import Start
 
 SECRET = "hunter2"
@@ -114,3 +114,15 @@ async def test_a_process_with_its_settings_runs(start: Start) -> None:
     process = await start("configured", environment={"SAMPLE_PORT": "8080", "SAMPLE_KEY": SECRET})
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"8080\n", b"")
+
+
+def test_a_variable_that_is_nearly_one_is_told_of() -> None:
+    (sentence,) = misspelt(Settings, ["SAMPLE_PORTS", "SAMPLE_PORT", "PATH", "HOSTNAME", "AWS_REGION"])
+    assert sentence == "SAMPLE_PORTS is no variable of this service and is ignored; is SAMPLE_PORT meant?"
+
+
+def test_what_differs_from_the_defaults_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed(load_settings(Settings)) == ""
+    monkeypatch.setenv("SAMPLE_NAME", "y")
+    monkeypatch.setenv("SAMPLE_KEY", "abc")
+    assert changed(load_settings(Settings)) == "SAMPLE_NAME=y SAMPLE_KEY=***"

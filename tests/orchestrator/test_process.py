@@ -205,7 +205,9 @@ async def test_a_port_in_use_is_said_and_ends_the_process(here: Site) -> None:
     async with here.running():
         code, output = await here.refusal()
     assert code == 1
-    assert "address already in use" in output
+    (line,) = [line for line in output.splitlines() if '"level": "error"' in line]
+    assert "process.cannot_start" in line
+    assert "Address already in use" in line
     assert "Traceback" not in output
 
 

@@ -179,3 +179,24 @@ def test_settings_cannot_be_changed() -> None:
     settings = load_settings(OrchestratorSettings)
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1  # type: ignore[misc]  # that is the point
+
+
+@pytest.mark.parametrize("origins", ["localhost:5173", "https://app.example.com/", "https://a.example, b.example"])
+def test_an_origin_is_written_as_browsers_write_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], origins: str
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", origins)
+    assert "say http://localhost:5173" in refusal(capsys)
+
+
+@pytest.mark.parametrize("origins", ["", "*", "http://localhost:5173", "https://a.example, https://b.example:8443"])
+def test_origins_with_a_scheme_are_taken(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", origins)
+    load_settings(OrchestratorSettings)
+
+
+def test_the_levels_are_listed_to_whoever_names_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    assert refusal(capsys).endswith("LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'")
