@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.orchestrator.access_log import AccessLog
@@ -51,11 +52,16 @@ def build_app(
     service = ServiceEndpoints(
         version=version("gpu-on-demand"), readiness=Readiness(readiness_check, gpu_problem=gpu_problem)
     )
-    starlette = Starlette(routes=[*jobs.routes(), *service.routes()], exception_handlers=EXCEPTION_HANDLERS)
-    # The Unified API's clients post to exact paths; a redirected POST may lose its body or its key on the way.
+    routes = [*jobs.routes(), *service.routes()]
+    starlette = Starlette(routes=[*routes, *map(_with_slash, routes)], exception_handlers=EXCEPTION_HANDLERS)
+    # A trailing slash is answered, not redirected: a redirected POST may lose its body or its key on the way.
     starlette.router.redirect_slashes = False
     # Around Starlette, not inside it: its answer to an unexpected error bypasses the middleware inside.
     return RequestId(AccessLog(_allow_origins(starlette, cors_origins), meter))
+
+
+def _with_slash(route: Route) -> Route:
+    return Route(f"{route.path}/", route.endpoint, methods=route.methods, name=f"{route.name}, with a slash")
 
 
 def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

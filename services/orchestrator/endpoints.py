@@ -30,6 +30,7 @@ POLL_AFTER_S = 2  # what Retry-After tells a client that waits for its job
 _JOB_PATH = "/api/v1/jobs/{job_id}"
 # The table also holds records of workers and instances, under ids of another form.
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WITHOUT_SCHEME = re.compile(r"(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?::[0-9]+)?/[^\s]+")
 _NOT_IN_A_HEADER = re.compile(r"[^\x20-\x7e]")
 
 # Where a task that is not finished stands, in a few words for whoever waits.
@@ -123,11 +124,19 @@ class JobEndpoints:
                 "job_id": record.task_id,
                 "status": record.status.value,
                 "result_s3_uri": record.result_s3_uri,
+                "result_url": _browser_address(record.result_s3_uri),
                 "error": _error_of(record),
             },
             status_code,
             headers,
         )
+
+
+def _browser_address(result: str | None) -> str | None:
+    """Where a browser finds the result; None where it cannot, as in a bucket. A CDN may be named without a scheme."""
+    if result is None or result.startswith(("https://", "http://")):
+        return result
+    return f"https://{result}" if _WITHOUT_SCHEME.fullmatch(result) else None
 
 
 def _error_of(record: TaskRecord) -> str | None:

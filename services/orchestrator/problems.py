@@ -39,6 +39,8 @@ class Problem:
         name: of the problem type, where the status does not say it all.
         errors: FastAPI's list, where the request's content is at fault.
         members: further members of the answer.
+        job_status: in place of the number in `status`, unless `application/problem+json` is asked for: clients of the
+            Unified API read a job's status there, and would ask for ever for one that is 404.
     """
 
     status: int
@@ -47,6 +49,7 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[errors.FieldError] = ()
     members: Mapping[str, Any] = field(default_factory=dict)
+    job_status: str | None = None
 
 
 def _http_exception(error: HTTPException) -> Problem:
@@ -93,7 +96,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     HTTPException: _http_exception,
     ClientDisconnect: lambda _: Problem(status=400, detail="The request ended before its body was complete"),
     errors.Unauthorized: _unauthorized,
-    errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found"),
+    errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found", job_status="failed"),
     errors.InvalidIdempotencyKey: lambda error: Problem(status=400, name="invalid-idempotency-key", detail=str(error)),
     errors.IdempotencyConflict: _idempotency_conflict,
     errors.UnsupportedBodyType: lambda error: Problem(status=415, detail=str(error)),
@@ -131,18 +134,19 @@ def problem_of(error: Exception) -> Problem:
 
 def render(request: Request, problem: Problem) -> Response:
     """The answer for one problem."""
-    is_list_wanted = bool(problem.errors) and not _accepts_problem_json(request)
+    is_plain = bool(problem.errors or problem.job_status) and not _accepts_problem_json(request)
+    is_list_wanted = bool(problem.errors) and is_plain
     members = {
         "type": _TYPE_PREFIX + problem.name if problem.name else "about:blank",
         "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
+        "status": problem.job_status if problem.job_status and is_plain else problem.status,
         "detail": list(problem.errors) if is_list_wanted else problem.detail,
         "request_id": request_id_of(request.scope),
         **problem.members,
     }
     if problem.errors and not is_list_wanted:
         members["errors"] = list(problem.errors)
-    media_type = "application/json" if is_list_wanted else MEDIA_TYPE
+    media_type = "application/json" if is_plain else MEDIA_TYPE
     return JSONResponse(members, problem.status, problem.headers, media_type)
 
 

@@ -23,7 +23,7 @@ QWEN_PATH = "/api/v1/qwen-image-edit/jobs"
 IMAGE_URL = "s3://pictures/cat.png"
 CAMERA_ANGLE_BODY: dict[str, Any] = {"image_url": IMAGE_URL, "vertical": 1}
 QWEN_BODY: dict[str, Any] = {"image_url": IMAGE_URL, "prompt": "a line drawing"}
-JOB_MEMBERS = {"job_id", "status", "result_s3_uri", "error"}
+JOB_MEMBERS = {"job_id", "status", "result_s3_uri", "result_url", "error"}
 
 
 @dataclass
@@ -128,10 +128,13 @@ def assert_problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     members: dict[str, Any] = response.json()
     assert {"type", "title", "status", "detail", "request_id"} <= members.keys()
-    assert members["status"] == status
+    is_no_job = members["detail"] == "Job not found"
+    assert members["status"] == ("failed" if is_no_job else status)
     assert members["request_id"] == response.headers["X-Request-ID"]
     is_list = isinstance(members["detail"], list)
-    assert response.headers["content-type"] == ("application/json" if is_list else "application/problem+json")
+    assert response.headers["content-type"] == (
+        "application/json" if is_list or is_no_job else "application/problem+json"
+    )
     if is_list:
         for entry in members["detail"]:
             assert {"type", "loc", "msg"} <= entry.keys() <= {"type", "loc", "msg", "input"}

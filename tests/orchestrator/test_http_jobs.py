@@ -32,7 +32,8 @@ async def test_a_post_of_each_kind_is_accepted_with_a_job(path: str, body: dict[
         response = await world.client.post(path, json=body, headers={"X-Request-ID": "r-1"})
         job = response.json()
         assert response.status_code == 202
-        assert job == {"job_id": job["job_id"], "status": "pending", "result_s3_uri": None, "error": None}
+        unknown = {"result_s3_uri": None, "result_url": None, "error": None}
+        assert job == {"job_id": job["job_id"], "status": "pending", **unknown}
         assert response.headers["Location"] == f"/api/v1/jobs/{job['job_id']}"
         assert int(response.headers["Retry-After"]) > 0
         assert response.headers["Job-Stage"] == "waiting: GPU is starting"
@@ -76,6 +77,7 @@ async def test_a_job_is_shown_as_the_record_has_it(prefix: str) -> None:
                 "job_id": job_id,
                 "status": status.value,
                 "result_s3_uri": outcome.get("result_s3_uri"),
+                "result_url": "https://cdn.example.com/output.png" if status is Status.COMPLETED else None,
                 "error": outcome.get("error_message"),
             }
             assert response.json().keys() == JOB_MEMBERS
@@ -243,3 +245,42 @@ async def test_health_is_answered_below_the_api_as_well() -> None:
     async with World() as world:
         below = await world.client.get("/api/v1/health")
         assert (below.status_code, below.json()) == (200, (await world.client.get("/health")).json())
+
+
+@pytest.mark.parametrize(
+    ("result", "address"),
+    [
+        ("https://cdn.example.com/a/output.png", "https://cdn.example.com/a/output.png"),
+        ("http://cdn.example.com/a/output.png", "http://cdn.example.com/a/output.png"),
+        ("cdn.example.com:8443/a/output.png?v=1", "https://cdn.example.com:8443/a/output.png?v=1"),
+        ("s3://bucket/comfyui-results/camera-angle/1/output.png", None),
+        ("/root/output.png", None),
+        ("output.png", None),
+    ],
+)
+async def test_result_url_is_an_address_that_a_browser_can_open(result: str, address: str | None) -> None:
+    async with World() as world:
+        job_id = world.tasks.add(a_record())
+        world.tasks.change(job_id, status=Status.COMPLETED, result_s3_uri=result)
+        job = (await world.client.get(f"/api/v1/jobs/{job_id}")).json()
+        assert (job["result_s3_uri"], job["result_url"]) == (result, address)
+
+
+async def test_an_unknown_job_ends_the_loop_of_whoever_reads_only_the_status() -> None:
+    path = "/api/v1/jobs/00000000-0000-8000-8000-000000000000"
+    async with World() as world:
+        for accept in ("*/*", "application/json"):
+            answer = await world.client.get(path, headers={"Accept": accept})
+            assert (answer.status_code, answer.json()["status"]) == (404, "failed")
+            assert answer.headers["content-type"] == "application/json"
+        answer = await world.client.get(path, headers={"Accept": "application/problem+json"})
+        assert (answer.status_code, answer.json()["status"]) == (404, 404)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_trailing_slash_is_answered_like_without() -> None:
+    async with World() as world:
+        posted = await world.client.post(CAMERA_ANGLE_PATH + "/", json=CAMERA_ANGLE_BODY)
+        assert posted.status_code == 202
+        job_id = posted.json()["job_id"]
+        assert (await world.client.get(f"/api/v1/jobs/{job_id}/")).json() == posted.json()

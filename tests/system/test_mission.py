@@ -24,7 +24,7 @@ async def test_a_job_wakes_the_gpu_runs_once_and_the_gpu_goes_back_to_sleep(syst
             {"image_url": client.sample(), "prompt": "变成线稿", "image2_url": None, "seed": 1, "steps": 2},
             X_Request_ID="from-the-client-1",
         )
-        assert set(answer.body) == {"job_id", "status", "result_s3_uri", "error"}
+        assert set(answer.body) == {"job_id", "status", "result_s3_uri", "result_url", "error"}
         assert answer.headers["Location"] == f"/api/v1/jobs/{answer.body['job_id']}"
         assert answer.headers["X-Request-ID"] == "from-the-client-1"
         camera = await client.accepted(CAMERA, {"image_url": client.sample("portrait"), "horizontal": 1})
