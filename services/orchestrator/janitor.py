@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -21,13 +22,17 @@ from services.orchestrator.tidying import Burial, Limits, Verdict, decide, decid
 _BATCH = 10
 # Long enough to deal with a batch; what is left comes again at the next round.
 _DLQ_VISIBILITY_S = 60
+# Ten pages: of 100,000 tasks each is looked at once in 50 min, and a round costs a cent a day.
+_MOST_A_ROUND = 2000
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Janitor:
-    """One round: drain the dead-letter queue, then look at every live task. Safe to run in every replica.
+    """Drains the dead-letter queue, and beside that walks along the live tasks. Safe to run in every replica.
+
+    A round of the walk is bounded, so that it costs the same whatever waits; the next one goes on where it ended.
 
     A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
     others from being looked at nor end the service in every replica, round after round.
@@ -39,24 +44,32 @@ class Janitor:
     limits: Limits
     interval_s: float
     meter: Meter = SILENT
+    most_a_round: int = _MOST_A_ROUND
+    walk: list[AsyncIterator[TaskRecord]] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """A round now and then every `interval_s` until `stop`."""
+        """Rounds of each duty now and then every `interval_s` until `stop`."""
+        # Side by side: a duty that fails, or has much to do, must not keep the other from being done.
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._repeat(self.drain_dead_letters, stop), name="dead-letters")
+            duties.create_task(self._repeat(self.tidy, stop), name="tidy")
+
+    async def _repeat(self, duty: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
         while not stop.is_set():
-            # One duty failing must not keep the other from being done, for weeks if a permission is missing.
-            for duty in (self.drain_dead_letters, self.tidy):
-                try:
-                    await duty(stop)
-                except AwsError as error:
-                    _report(error, "janitor.round_failed", duty=duty.__name__)
+            try:
+                await duty(stop)
+            except AwsError as error:
+                _report(error, "janitor.round_failed", duty=duty.__name__)
             await wait_for(stop, self.interval_s)
 
     async def tidy(self, stop: asyncio.Event) -> None:
-        """Look at every live task once."""
+        """Look at the next live tasks of the walk, to its end at the most."""
+        walk = self.walk.pop() if self.walk else self.store.live()
         now = self.store.now()
-        async for task in self.store.live():
-            if stop.is_set():
-                return
+        for _ in range(self.most_a_round):
+            task = await anext(walk, None)
+            if task is None or stop.is_set():
+                return  # the next round begins at the oldest again, as after an error
             try:
                 await self._treat(task, decide(task, now=now, limits=self.limits))
             except Overtaken:
@@ -66,6 +79,7 @@ class Janitor:
                 _report(error, "task.tidying_failed", job_id=task.task_id)
             except (TypeError, ValueError):
                 log.exception("record.unreadable", job_id=task.task_id)
+        self.walk.append(walk)
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""

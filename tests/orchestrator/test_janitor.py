@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -412,3 +413,14 @@ async def test_a_stop_ends_a_round_between_tasks(world: AwsWorld, janitor: Janit
     await janitor.drain_dead_letters(stop)
     assert await world.messages() == []
     assert await world.dead_letter_count() == 1
+
+
+async def test_a_round_is_bounded_and_the_next_goes_on_where_it_ended(world: AwsWorld, janitor: Janitor) -> None:
+    tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(5)]
+    world.clock.advance(RESEND_AFTER_S)
+    walker = replace(janitor, most_a_round=2, walk=[])
+    reached = []
+    for _ in range(4):
+        await tidy(walker)
+        reached.append(sum([(await stored(world, task)).sends == 2 for task in tasks]))
+    assert reached == [2, 4, 5, 5]
