@@ -48,7 +48,8 @@ def decide(task: TaskRecord, *, now: float, limits: Limits) -> Verdict:
     """What to do with a task as the index shows it. The writes that follow are conditional, so a stale view is safe."""
     if task.status.is_terminal or task.is_leased(now):
         return Verdict.KEEP
-    if now - task.created_at >= limits.max_age_s:
+    # One created as far in the future is of another clock or unit, say milliseconds, and would never grow old.
+    if abs(now - task.created_at) >= limits.max_age_s:
         return Verdict.EXPIRE
     patience_s = limits.resend_after_s * 2.0 ** min(max(task.sends - 1, 0), _MAX_DOUBLINGS)
     if now - task.waiting_since() >= patience_s:

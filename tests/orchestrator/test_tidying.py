@@ -94,7 +94,7 @@ def test_a_leased_or_terminal_task_is_always_kept(task: TaskRecord, limits: Limi
 @given(_tasks, _limits)
 def test_age_goes_before_everything_else_where_nobody_holds_the_task(task: TaskRecord, limits: Limits) -> None:
     if not task.status.is_terminal and not task.is_leased(NOW):
-        is_old = NOW - task.created_at >= limits.max_age_s
+        is_old = abs(NOW - task.created_at) >= limits.max_age_s
         assert (decide(task, now=NOW, limits=limits) is Verdict.EXPIRE) == is_old
 
 
@@ -127,3 +127,7 @@ def test_no_task_is_kept_for_ever(task: TaskRecord, limits: Limits) -> None:
 )
 def test_a_dead_letter_fails_only_what_cannot_run(task: TaskRecord | None, is_runnable: bool, burial: Burial) -> None:
     assert decide_letter(task, is_runnable=is_runnable, now=NOW) is burial
+
+
+def test_a_task_created_in_another_unit_of_time_gets_an_end_as_well() -> None:
+    assert decide(replace(TASK, created_at=NOW * 1000), now=NOW, limits=LIMITS) is Verdict.EXPIRE
