@@ -15,6 +15,10 @@ class UpstreamUnreachable(UpstreamError):
     """Nothing was sent, because nobody listens: repeat as you like."""
 
 
+class UpstreamUnready(UpstreamError):
+    """It refused for reasons of its own, such as a missing route or too many requests: give the task back."""
+
+
 class UpstreamSilent(UpstreamError):
     """No answer in time. It is busy, or it hangs: wait on."""
 

@@ -161,10 +161,13 @@ class Processor:
             await asyncio.gather(running, abandoned, return_exceptions=True)
 
     def _excused(self, task: TaskRecord, outcome: Outcome) -> Outcome:
-        """What fails while the machine goes down has perhaps been failed by that: ComfyUI is told to stop, too."""
-        if not (self.stop.is_set() and task.attempt < self.max_attempts):
+        """A job is not blamed for its upstream, nor for a stop: ComfyUI is told to stop, too."""
+        if not isinstance(outcome, Failed) or task.attempt >= self.max_attempts:
             return outcome
-        if isinstance(outcome, Failed) and outcome.code is ErrorCode.UPSTREAM_FAILED:
+        if outcome.blames_upstream:
+            reason = f"it failed with its upstream: {outcome.message}"
+            return GivenBack(reason, keep_upstream_job=False, delay_s=_FIRST_RETRY_S)
+        if self.stop.is_set() and outcome.code is ErrorCode.UPSTREAM_FAILED:
             return GivenBack(f"it failed during a stop: {outcome.message}", keep_upstream_job=False)
         return outcome
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import stamina
 import structlog
 
+from lib.gputask.gpu import UpstreamHealth
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, TaskRecord
 from services.adapter.errors import (
@@ -18,6 +19,7 @@ from services.adapter.errors import (
     UpstreamRejected,
     UpstreamSilent,
     UpstreamUnreachable,
+    UpstreamUnready,
 )
 from services.adapter.mishaps import Mishaps
 from services.adapter.pacing import Durations, pause_s, span
@@ -27,6 +29,9 @@ from services.adapter.upstream import UnifiedApi, UpstreamJob
 _LOOK_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_DELAY_S = 5
+_UNREADY_DELAY_S = 30
+_ENDS = {"completed": "completed", "failed": "failed", "error": "failed", "cancelled": "failed", "canceled": "failed"}
+_GOES_ON = frozenset({"pending", "queued", "processing", "running"})
 # A restart takes seconds. What does not listen for so long has died, and its job with it.
 _DEAD_AFTER_S = 60.0
 
@@ -40,8 +45,14 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """
+    Attributes:
+        blames_upstream: whether the upstream, not the job, was at fault, so that another attempt is right.
+    """
+
     code: ErrorCode
     message: str
+    blames_upstream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +124,15 @@ class Runner:
             return Failed(ErrorCode.UPSTREAM_REJECTED, str(error))
         except UpstreamUnreachable as error:
             return GivenBack(str(error), keep_upstream_job=False, delay_s=_RETRY_DELAY_S)
+        except UpstreamUnready as error:
+            return GivenBack(str(error), keep_upstream_job=False, delay_s=_UNREADY_DELAY_S)
         except SubmissionUnknown as error:
             return await self._find_out(error)
         await note(job.id)
         log.info("task.submitted", comfy_job_id=job.id)
         try:
-            return _outcome(job) or await self._await_end(job.id)
+            outcome = _outcome(job)
+            return await self._judged(outcome) if outcome else await self._await_end(job.id)
         except UpstreamForgot as error:
             return GivenBack(str(error), keep_upstream_job=False)
 
@@ -149,6 +163,13 @@ class Runner:
             pass
         return Failed(ErrorCode.UPSTREAM_FAILED, f"{error}; it is not repeated, since it may have run")
 
+    async def _judged(self, outcome: Outcome) -> Outcome:
+        """A failure is the upstream's if ComfyUI has gone, or its result could not be uploaded."""
+        if not isinstance(outcome, Failed):
+            return outcome
+        gone = await self.api.health(_PROBE_TIMEOUT_S) is UpstreamHealth.UNHEALTHY
+        return replace(outcome, blames_upstream=gone or "upload" in outcome.message.lower())
+
     async def _await_end(self, job_id: str) -> Outcome:
         """Look until the job has ended. Silence and broken connections mean "still running" until the deadline.
 
@@ -177,6 +198,7 @@ class Runner:
                 mishaps.end()
                 if outcome := _outcome(job):
                     self.durations.note(clock() - began_at)
+                    outcome = await self._judged(outcome)
                     return outcome
             elapsed_s = clock() - began_at
             await asyncio.sleep(pause_s(elapsed_s, usual_s=self.durations.usual_s, ceiling_s=self.poll_interval_s))
@@ -184,12 +206,18 @@ class Runner:
 
 def _outcome(job: UpstreamJob) -> Outcome | None:
     """None while the job goes on."""
-    match job.status:
+    status = job.status.lower()
+    match _ENDS.get(status):
         case "completed" if job.result_s3_uri:
             return Completed(job.result_s3_uri)
         case "completed":
-            return Failed(ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result")
+            return Failed(
+                ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result that is one address"
+            )
         case "failed":
             return Failed(ErrorCode.UPSTREAM_FAILED, job.error or "the Unified API gave no reason")
-        case _:
+        case _ if status in _GOES_ON:
             return None
+        case _:
+            # Waiting on would keep the GPU on until the deadline.
+            return Failed(ErrorCode.UPSTREAM_FAILED, f"the Unified API reported an unknown state: {status!r}")

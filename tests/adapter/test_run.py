@@ -132,7 +132,9 @@ async def test_a_result_without_a_scheme_is_a_result(api: UnifiedApi, attempt: A
 async def test_completion_without_a_result_is_a_failure(api: UnifiedApi, attempt: Attempt, result: str | None) -> None:
     api.on_look = showing("completed", result_s3_uri=result)
     outcome = await attempt.run()
-    assert outcome == Failed(ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result")
+    assert outcome == Failed(
+        ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result that is one address"
+    )
 
 
 async def test_a_failed_job_fails_with_its_error(api: UnifiedApi, attempt: Attempt) -> None:

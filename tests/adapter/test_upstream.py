@@ -16,6 +16,7 @@ from services.adapter.errors import (
     UpstreamRejected,
     UpstreamSilent,
     UpstreamUnreachable,
+    UpstreamUnready,
 )
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.upstream import UpstreamJob
@@ -54,7 +55,6 @@ NO_JOBS = [
     pytest.param(answering(200, {"job_id": "", "status": "pending"}), id="job-id-is-empty"),
     pytest.param(answering(200, {"job_id": "job-1", "status": None}), id="status-is-null"),
     pytest.param(answering(500, {"detail": "Internal Server Error"}), id="500"),
-    pytest.param(answering(503, text="busy"), id="503"),
     pytest.param(unknown_charset, id="unknown-charset"),
 ]
 BROKEN_CONNECTIONS = [
@@ -174,7 +174,6 @@ async def test_fastapis_list_of_errors_becomes_a_sentence(api: UnifiedApi, clien
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (answering(404, {"detail": "Not Found"}), "(404): Not Found"),
         (answering(400, text="<html>no</html>"), "(400): <html>no</html>"),
         (answering(422, {"detail": ["prompt is rude"]}), "(422): prompt is rude"),
         (answering(422, {"detail": [{"msg": "no place"}]}), "(422): no place"),
@@ -289,3 +288,62 @@ async def test_a_request_can_be_cancelled_while_it_hangs(api: UnifiedApi, client
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+# What the upstream says is validated
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 425, 429, 502, 503, 504])
+async def test_a_refusal_that_is_not_the_jobs_fault_is_told_apart(
+    api: UnifiedApi, client: UnifiedApiClient, status: int
+) -> None:
+    api.on_submit = answering(status, text="<html>busy</html>")
+    with pytest.raises(UpstreamUnready, match=str(status)):
+        await submit(client)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *([], {}, False, "", "  ", 7, "/root/x.png", "file:///root/x.png", "s3://", "x.png"),
+        *("s3://a/1.png s3://a/2.png", "s3://a/1.png,s3://a/2.png", "s3://a/" + "x" * 500_000, "s3://a/\ud83d"),
+    ],
+)
+async def test_what_is_no_address_is_no_result(api: UnifiedApi, client: UnifiedApiClient, said: object) -> None:
+    api.on_look = unified_api.showing("completed", result_s3_uri=said)
+    assert (await client.look("job-1", timeout_s=PATIENT_S)).result_s3_uri is None
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answering(404, {"detail": "Not Found"}),
+        answering(404, text="<html>"),
+        answering(302, Location="/api/v1/jobs/job-2"),
+        answering(200, {"job_id": "job-2", "status": "completed", "result_s3_uri": "s3://a/another.png"}),
+        answering(200, text='{"job_id": "\\ud83d", "status": "completed"}'),
+        answering(200, text="[" + " " * 2_000_000 + "]"),
+    ],
+)
+async def test_what_is_not_the_jobs_own_answer_is_garbled(
+    api: UnifiedApi, client: UnifiedApiClient, behaviour: Behaviour
+) -> None:
+    api.on_look = behaviour
+    with pytest.raises(UpstreamGarbled):
+        await client.look("job-1", timeout_s=PATIENT_S)
+    assert api.looks == ["job-1"]
+
+
+async def test_no_charset_ends_a_look_at_the_health(api: UnifiedApi, client: UnifiedApiClient) -> None:
+    async def hexadecimal(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"zz", headers={"Content-Type": "application/json; charset=hex"})
+
+    api.on_health = hexadecimal
+    assert await client.health(PATIENT_S) is UpstreamHealth.UNHEALTHY
+
+
+async def test_a_client_never_reads_a_servers_files_and_neighbours(api: UnifiedApi, client: UnifiedApiClient) -> None:
+    said = "[Errno 111] at http://127.0.0.1:8188/prompt: /root/ComfyUI/output/x.png of https://a.example.com/b/c.png"
+    api.on_look = unified_api.showing("failed", error=said)
+    error = (await client.look("job-1", timeout_s=PATIENT_S)).error
+    assert error == "at (an internal address) (a local file) of https://a.example.com/b/c.png"

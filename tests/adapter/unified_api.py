@@ -183,8 +183,13 @@ def answering(status: int, body: Any = None, *, text: str | None = None, **heade
 
 
 def showing(status: str, **members: Any) -> Behaviour:
-    """Answers with a job in that state."""
-    return answering(200, {"job_id": "job-1", "status": status, "result_s3_uri": None, "error": None} | members)
+    """Answers with the job that is asked for, or job-1, in that state."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        job_id = request.match_info.get("job_id", "job-1")
+        return web.json_response({"job_id": job_id, "status": status, "result_s3_uri": None, "error": None} | members)
+
+    return answer
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:
