@@ -137,6 +137,20 @@ async def test_completion_without_a_result_is_a_failure(api: UnifiedApi, attempt
     )
 
 
+@pytest.mark.parametrize("status", ["error", "cancelled", "FAILED", "exploded"])
+async def test_an_odd_end_is_not_polled_until_the_deadline(api: UnifiedApi, attempt: Attempt, status: str) -> None:
+    api.on_look = showing(status)
+    assert isinstance(await attempt.run(), Failed)
+
+
+async def test_a_crashed_comfyui_does_not_cost_its_job(api: UnifiedApi, attempt: Attempt) -> None:
+    api.on_look = showing("failed", error="Connection refused")
+    api.comfyui_status = "unhealthy"
+    outcome = await attempt.run()
+    assert isinstance(outcome, Failed)
+    assert outcome.blames_upstream
+
+
 async def test_a_failed_job_fails_with_its_error(api: UnifiedApi, attempt: Attempt) -> None:
     api.on_look = showing("failed", error="No output images generated")
     assert await attempt.run() == Failed(ErrorCode.UPSTREAM_FAILED, "No output images generated")
