@@ -198,8 +198,7 @@ class Runner:
                 mishaps.end()
                 if outcome := _outcome(job):
                     self.durations.note(clock() - began_at)
-                    outcome = await self._judged(outcome)
-                    return outcome
+                    return await self._judged(outcome)
             elapsed_s = clock() - began_at
             await asyncio.sleep(pause_s(elapsed_s, usual_s=self.durations.usual_s, ceiling_s=self.poll_interval_s))
 
