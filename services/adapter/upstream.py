@@ -31,7 +31,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _MAX_DETAIL_CHARS = 2000
 _MAX_ANSWER_BYTES = 1_000_000
 _MAX_ID_CHARS = 256
-_MAX_ADDRESS_CHARS = 2048
+_MAX_ADDRESS_CHARS = 8192  # a presigned one with a session token needs about 2,500
 # They speak of the server, its door or its gateway, and not of the job.
 _NOT_THE_JOBS_FAULT = frozenset({401, 403, 404, 408, 425, 429, 502, 503, 504})
 # With a scheme, or as the CDN's host and path alone.
