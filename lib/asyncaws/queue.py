@@ -76,7 +76,11 @@ class Queue:
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
             **options,
         )
-        return [_received(raw) for raw in answer.get("Messages", [])]
+        try:
+            return [_received(raw) for raw in answer.get("Messages", [])]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # An answer of something in between. What it may have hidden comes again after its visibility timeout.
+            raise TransientAwsError("ReceiveMessage", "Garbled", repr(error)) from error
 
     async def delete(self, receipt: str) -> None:
         """Acknowledge. Success proves nothing (an old handle succeeds too); the table says what is done."""

@@ -206,7 +206,7 @@ class Runner:
 def _outcome(job: UpstreamJob) -> Outcome | None:
     """None while the job goes on."""
     status = job.status.lower()
-    match _ENDS.get(status):
+    match _ENDS[status] if status in _ENDS else None:
         case "completed" if job.result_s3_uri:
             return Completed(job.result_s3_uri)
         case "completed":

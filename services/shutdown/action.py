@@ -10,7 +10,7 @@ from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, write_count, write_moment
 from services.shutdown.decision import Decision, Leave, Rule, Stop
 from services.shutdown.errors import HoldNotWrittenError
-from services.shutdown.facts import Facts, Hold, Task
+from services.shutdown.facts import MOST_HOLDS, Facts, Hold, Task
 from services.shutdown.meter import Meter
 
 if TYPE_CHECKING:
@@ -159,8 +159,14 @@ class Executor:
                     "hold_reason": {"S": reason},
                     "updated_at": write_moment(hold.put_at or 0.0),
                 },
-                ConditionExpression="attribute_not_exists(hold_count) OR hold_count < :count",
-                ExpressionAttributeValues={":count": write_count(hold.count)},
+                # Whatever else is there, a count that makes no sense must not keep this hold out.
+                ConditionExpression="NOT attribute_type(hold_count, :number)"
+                " OR hold_count < :count OR hold_count > :most",
+                ExpressionAttributeValues={
+                    ":count": write_count(hold.count),
+                    ":most": write_count(MOST_HOLDS),
+                    ":number": {"S": "N"},
+                },
             )
         except ClientError as exc:
             _winner(exc)

@@ -15,6 +15,9 @@ CLOCK_SKEW_S = 300.0
 box with a wrong clock, would count as activity for years and keep the instance on."""
 
 
+MOST_HOLDS = 1000
+"""In a row; of 4 h each they last for half a year. A count beyond is nonsense and counts as none."""
+
 LONGEST_LEASE_S = 86_400.0
 """No lease ends later than this from now: SQS hides a message for 12 h at the most."""
 

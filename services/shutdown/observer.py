@@ -1,15 +1,15 @@
 """Looks the facts up: EC2 for the instance, the table for demand and health, the queue for a hint."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from services.shutdown import log
-from services.shutdown.attributes import Item, read_count, read_number
+from services.shutdown.attributes import Item, read_count, read_number, write_moment
 from services.shutdown.errors import InstanceNotFoundError, TableUnreadableError
-from services.shutdown.facts import Facts, Hold, Task, Worker
+from services.shutdown.facts import CLOCK_SKEW_S, MOST_HOLDS, Facts, Hold, Task, Worker
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -86,40 +86,45 @@ class Observer:
         # Tasks in the order of their life, so that one which moves on meanwhile is met twice rather than missed; the
         # worker record, read consistently and last, knows of a claim that the index does not show yet, and of one of
         # a task that is neither among the oldest nor among the newest.
-        live = {status: self._ends(status) for status in ("pending", "processing")}
+        live = {status: self._ends(status, now) for status in ("pending", "processing")}
         tasks = {task.task_id: task for status, ends in live.items() for task in _tasks(status, ends.items)}
-        finished = [item for status in ("completed", "failed") for item in self._query(status, newest=True)["Items"]]
+        finished = [item for status in ("completed", "failed") for item in self._newest(status, now)["Items"]]
         return Facts(
             now=now,
             state="running",
             launched_at=launched_at(instance),
             tasks=tuple(tasks.values()),
             is_partial=any(ends.is_partial for ends in live.values()),
-            last_created_at=_latest(finished, "created_at"),
-            last_claimed_at=_latest(finished, "claimed_at"),
+            last_created_at=_latest(finished, "created_at", now),
+            last_claimed_at=_latest(finished, "claimed_at", now),
             visible=self._visible(),
-            hold=_hold(self._record("instance")),
+            hold=_hold(self._record("instance"), now),
             worker=_worker(self._record("worker")),
         )
 
-    def _ends(self, status: str) -> "_Ends":
+    def _ends(self, status: str, now: float) -> "_Ends":
         """The oldest, by which waiting is judged, and the newest, by which activity is."""
-        oldest = self._query(status, newest=False)
+        oldest = self._query(status, {})
         if "LastEvaluatedKey" not in oldest:
             return _Ends(tuple(oldest["Items"]), is_partial=False)
-        return _Ends((*oldest["Items"], *self._query(status, newest=True)["Items"]), is_partial=True)
+        return _Ends((*oldest["Items"], *self._newest(status, now)["Items"]), is_partial=True)
 
-    def _query(self, status: str, *, newest: bool) -> "QueryOutputTypeDef":
+    def _newest(self, status: str, now: float) -> "QueryOutputTypeDef":
+        """Without those of the future, in milliseconds or by a wrong clock: they would hide what really is newest."""
+        latest = {":latest": write_moment(now + CLOCK_SKEW_S)}
+        return self._query(status, latest, condition=" AND created_at <= :latest")
+
+    def _query(self, status: str, values: Mapping[str, Any], *, condition: str = "") -> "QueryOutputTypeDef":
         """A global index cannot be read consistently: what it shows is seconds old at worst, and every write that
         follows from it is conditional on the table itself."""
         return self._dynamodb.query(
             TableName=self._table,
             IndexName=_INDEX,
-            KeyConditionExpression="#status = :status",
+            KeyConditionExpression=f"#status = :status{condition}",
             ProjectionExpression="task_id, created_at, claimed_at, lease_until, attempt",
             ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues={":status": {"S": status}},
-            ScanIndexForward=not newest,
+            ExpressionAttributeValues={":status": {"S": status}, **values},
+            ScanIndexForward=not condition,
             Limit=_PAGE_ITEMS,
         )
 
@@ -130,10 +135,10 @@ class Observer:
         """
         try:
             answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[_VISIBLE])
-        except (ClientError, BotoCoreError) as exc:
-            log.warning("queue.unseen", error=str(exc))
+            return int(answer["Attributes"][_VISIBLE])
+        except (ClientError, BotoCoreError, KeyError, TypeError, ValueError) as exc:
+            log.warning("queue.unseen", error=repr(exc))
             return None
-        return int(answer["Attributes"][_VISIBLE])
 
     def _record(self, kind: str) -> Item | None:
         key = {"task_id": {"S": f"{kind}#{self._instance_id}"}}
@@ -168,15 +173,17 @@ def _worker(record: Item | None) -> Worker | None:
     )
 
 
-def _hold(record: Item | None) -> Hold | None:
+def _hold(record: Item | None, now: float) -> Hold | None:
     if record is None:
         return None
+    count, put_at = read_count(record, "hold_count"), read_number(record, "updated_at")
     return Hold(
         until=read_number(record, "hold_until") or 0.0,
-        count=read_count(record, "hold_count"),
-        put_at=read_number(record, "updated_at"),
+        count=count if 0 <= count <= MOST_HOLDS else 0,
+        put_at=put_at if put_at is not None and put_at <= now + CLOCK_SKEW_S else None,
     )
 
 
-def _latest(items: Sequence[Item], name: str) -> float | None:
-    return max((moment for item in items if (moment := read_number(item, name)) is not None), default=None)
+def _latest(items: Sequence[Item], name: str, now: float) -> float | None:
+    moments = (read_number(item, name) for item in items)
+    return max((at for at in moments if at is not None and at <= now + CLOCK_SKEW_S), default=None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
@@ -203,3 +204,24 @@ async def test_a_queue_that_is_not_there_fails_its_check(aws: AwsSession, task_q
     with pytest.raises(PermanentAwsError) as failure:
         await queue.check()
     assert failure.value.code == "NonExistentQueue"
+
+
+class Garbled:
+    """Answers a receive with something that is no list of messages."""
+
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
+
+    async def receive_message(self, **_: Any) -> Any:
+        return {"ResponseMetadata": {"RequestId": "r"}, "Messages": self._messages}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [7, ["x"], [{"Body": "b", "ReceiptHandle": "r"}]],
+    ids=["no list", "no message", "a message without an id"],
+)
+async def test_an_answer_that_makes_no_sense_is_none(messages: Any) -> None:
+    queue = Queue(cast("Any", Garbled(messages)), url="http://queue", policy=BACKGROUND)
+    with pytest.raises(TransientAwsError, match="Garbled"):
+        await queue.receive(limit=1, wait_s=0)
