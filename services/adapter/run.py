@@ -30,7 +30,6 @@ _LOOK_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_DELAY_S = 5
 _UNREADY_DELAY_S = 30
-_ENDS = {"completed": "completed", "failed": "failed", "error": "failed", "cancelled": "failed", "canceled": "failed"}
 _GOES_ON = frozenset({"pending", "queued", "processing", "running"})
 # A restart takes seconds. What does not listen for so long has died, and its job with it.
 _DEAD_AFTER_S = 60.0
@@ -206,14 +205,14 @@ class Runner:
 def _outcome(job: UpstreamJob) -> Outcome | None:
     """None while the job goes on."""
     status = job.status.lower()
-    match _ENDS[status] if status in _ENDS else None:
+    match status:
         case "completed" if job.result_s3_uri:
             return Completed(job.result_s3_uri)
         case "completed":
             return Failed(
                 ErrorCode.UPSTREAM_FAILED, "the Unified API reported completion without a result that is one address"
             )
-        case "failed":
+        case "failed" | "error" | "cancelled" | "canceled":
             return Failed(ErrorCode.UPSTREAM_FAILED, job.error or "the Unified API gave no reason")
         case _ if status in _GOES_ON:
             return None
