@@ -152,7 +152,7 @@ data "aws_iam_policy_document" "orchestrator" {
 
   statement {
     sid       = "BuryDeadLetters"
-    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
     resources = [aws_sqs_queue.dead_letters.arn]
   }
 
