@@ -16,6 +16,11 @@ locals {
     HOST              = local.is_fargate ? "0.0.0.0" : "127.0.0.1"
     PORT              = tostring(local.orchestrator_port)
     CORS_ORIGINS      = join(",", var.cors_origins)
+    IMAGE_BUCKETS     = length(var.image_buckets) == 0 ? "none" : join(",", var.image_buckets)
+    IMAGE_URL_PORTS   = join(",", var.image_url_ports)
+    MAX_STEPS         = tostring(var.max_steps)
+    MAX_CFG           = tostring(var.max_cfg)
+    MAX_PROMPT        = tostring(var.max_prompt)
     TASK_MAX_AGE_S    = tostring(var.task_max_age_s)
     DRAIN_S           = tostring(local.orchestrator_drain_s)
     LOG_FORMAT        = local.is_fargate ? "json" : "journal"

@@ -295,6 +295,61 @@ variable "cors_origins" {
   }
 }
 
+variable "image_buckets" {
+  description = "Buckets and prefixes that clients' s3:// addresses may name, e.g. my-bucket or uploads/{client}/, where {client} is the client's name in api_key_hashes. The GPU fetches them by its own role, so a bucket of results named whole shows every client the others' pictures. Empty: no s3:// address; [\"*\"]: whatever the role can read."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = var.image_buckets == tolist(["*"]) || alltrue([for entry in var.image_buckets : can(regex("^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9](/([^/?#*, \\\\][^/?#*,\\\\]*/)*)?$", entry))])
+    error_message = "image_buckets must hold buckets (my-bucket) or prefixes that end with a slash (my-bucket/pictures/), without s3://; or [\"*\"] alone."
+  }
+}
+
+variable "image_url_ports" {
+  description = "Ports that images may be fetched from beside 80 and 443 (1 to 65535)."
+  type        = list(number)
+  default     = []
+
+  validation {
+    condition     = alltrue([for port in var.image_url_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "image_url_ports must be whole numbers from 1 to 65535."
+  }
+}
+
+variable "max_steps" {
+  description = "Most sampling steps a job may ask for (8 to 10000). A job must end within job_deadline_s."
+  type        = number
+  default     = 100
+
+  validation {
+    condition     = var.max_steps >= 8 && var.max_steps <= 10000 && floor(var.max_steps) == var.max_steps
+    error_message = "max_steps must be a whole number from 8 to 10000, as ComfyUI takes them."
+  }
+}
+
+variable "max_cfg" {
+  description = "Most guidance a job may ask for (1 to 100)."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.max_cfg >= 1 && var.max_cfg <= 100
+    error_message = "max_cfg must be from 1 to 100, as ComfyUI takes it."
+  }
+}
+
+variable "max_prompt" {
+  description = "Longest prompt, in characters (1 to 250000)."
+  type        = number
+  default     = 10000
+
+  validation {
+    condition     = var.max_prompt >= 1 && var.max_prompt <= 250000 && floor(var.max_prompt) == var.max_prompt
+    error_message = "max_prompt must be a whole number from 1 to 250000."
+  }
+}
+
 variable "domain_name" {
   description = "Name the API is reached by, e.g. gpu.example.com, and the certificate's; null for an instance without an open port."
   type        = string

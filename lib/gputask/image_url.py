@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
+
+from lib.gputask.image_buckets import ALL_BUCKETS, BUCKET, ImageBuckets
 
 MAX_LENGTH = 8192  # characters; a presigned S3 address with a session token needs about 2,500
 MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 MAX_HOST_LENGTH = 253  # RFC 1035, section 2.3.4, without the final dot
 
-# Buckets in us-east-1 made before 2018 may have capitals and underscores; the access-point forms are no buckets.
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+WEB_PORTS = frozenset({80, 443})
+
 # Brackets hold an IPv6 address and nothing else: no zone, no IPvFuture, nothing before them.
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?")
 _HOST_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
@@ -52,11 +56,33 @@ _DOCUMENTATION = IPv6Network("3fff::/20")
 _NOT_PUBLIC = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv4Network("168.63.129.16/32"))
 
 
+@dataclass(frozen=True, slots=True)
+class ImageUrlRules:
+    """What an operator decides of them.
+
+    Attributes:
+        allow_private: also take private, loopback and link-local hosts, in any spelling and at any port.
+        ports: that a public host may be asked at.
+        buckets: that `s3://` addresses may name.
+    """
+
+    allow_private: bool = False
+    ports: AbstractSet[int] = WEB_PORTS
+    buckets: ImageBuckets = ALL_BUCKETS
+
+    def for_client(self, client_id: str) -> ImageUrlRules:
+        """The same, as they hold for this client."""
+        return replace(self, buckets=self.buckets.for_client(client_id))
+
+
+ANY_PUBLIC_IMAGE = ImageUrlRules()
+
+
 class UnacceptableImageUrl(ValueError):
     """An image address that is refused; the text is a sentence for the client."""
 
 
-def check_image_url(url: str, *, allow_private: bool = False) -> None:
+def check_image_url(url: str, rules: ImageUrlRules = ANY_PUBLIC_IMAGE) -> None:
     """Let `s3://bucket/key`, `https://...` and `http://...` pass.
 
     Names are not resolved: one that points at a private address passes here, so what fetches the image must be kept
@@ -64,7 +90,7 @@ def check_image_url(url: str, *, allow_private: bool = False) -> None:
 
     Args:
         url: as the client wrote it.
-        allow_private: also take private, loopback and link-local hosts, in any spelling.
+        rules: the operator's.
 
     Raises:
         UnacceptableImageUrl: with the reason.
@@ -77,30 +103,43 @@ def check_image_url(url: str, *, allow_private: bool = False) -> None:
         raise UnacceptableImageUrl("The image address contains a control character")
     # The Unified API compares the schemes as they are, so HTTPS:// would wake the GPU only to fail there.
     if url.startswith("s3://"):
-        _check_s3(url)
+        _check_s3(url, rules.buckets)
     elif url.startswith(("https://", "http://")):
-        _check_http(url, allow_private=allow_private)
+        _check_http(url, rules)
     else:
         raise UnacceptableImageUrl("The image address must start with s3://, https:// or http://")
 
 
-def _check_s3(url: str) -> None:
-    # Not parsed as a URL: a key may contain spaces, '?', '#' and '%', and they mean themselves.
+def _check_s3(url: str, buckets: ImageBuckets) -> None:
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    if not _BUCKET.fullmatch(bucket):
+    if not BUCKET.fullmatch(bucket):
         raise UnacceptableImageUrl("An s3:// image address must name a bucket: s3://bucket/key")
     if not key:
         raise UnacceptableImageUrl("An s3:// image address must name a key: s3://bucket/key")
+    _check_key(key)
+    if not buckets.hold(bucket, key):
+        raise UnacceptableImageUrl("This service may not fetch from that bucket and prefix; its operator knows which")
+
+
+def _check_key(key: str) -> None:
+    # The Unified API parses the address as a URL and drops these; spaces and '%' mean themselves there, too.
+    if "?" in key or "#" in key:
+        raise UnacceptableImageUrl("The key in an s3:// image address must not contain '?' or '#'")
+    if key.startswith("/"):
+        raise UnacceptableImageUrl("The key in an s3:// image address must not begin with a slash")
     if "\\" in key:
         raise UnacceptableImageUrl("The image address contains a backslash")
+    # AWS's libraries resolve them on the way, so that they would name an object elsewhere.
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise UnacceptableImageUrl("The key in an s3:// image address must not contain '.' or '..' between slashes")
     if len(key.encode()) > MAX_KEY_BYTES:
         raise UnacceptableImageUrl(f"The key in an s3:// image address is longer than {MAX_KEY_BYTES} bytes")
 
 
-def _check_http(url: str, *, allow_private: bool) -> None:
+def _check_http(url: str, rules: ImageUrlRules) -> None:
     if _NOT_IN_A_URL.search(url):
         raise UnacceptableImageUrl("The image address contains white space or a backslash; percent-encode it")
-    netloc = _netloc(url)
+    netloc, port = _netloc_and_port(url)
     if not netloc:
         raise UnacceptableImageUrl("The image address has no host")
     if "@" in netloc:
@@ -109,12 +148,14 @@ def _check_http(url: str, *, allow_private: bool) -> None:
     if match is None:
         raise UnacceptableImageUrl(_MALFORMED)
     if match["ipv6"] is not None:
-        _check_ipv6(match["ipv6"], allow_private=allow_private)
+        _check_ipv6(match["ipv6"], allow_private=rules.allow_private)
     else:
-        _check_name_or_ipv4(_to_ascii(match["name"]), allow_private=allow_private)
+        _check_name_or_ipv4(_to_ascii(match["name"]), allow_private=rules.allow_private)
+    if port is not None and port not in rules.ports and not rules.allow_private:
+        raise UnacceptableImageUrl(f"This service fetches no image from port {port}; use https:// at its usual port")
 
 
-def _netloc(url: str) -> str:
+def _netloc_and_port(url: str) -> tuple[str, int | None]:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -122,7 +163,7 @@ def _netloc(url: str) -> str:
         raise UnacceptableImageUrl(_MALFORMED) from error
     if port == 0:
         raise UnacceptableImageUrl(_MALFORMED)
-    return parts.netloc
+    return parts.netloc, port
 
 
 def _to_ascii(host: str) -> str:

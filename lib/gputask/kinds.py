@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from lib.gputask.image_url import UnacceptableImageUrl, check_image_url
+from lib.gputask.request_rules import DEFAULT_RULES, RequestRules
 
-ALLOW_PRIVATE_IMAGE_URLS = "allow_private_image_urls"  # key of the validation context
-MAX_PROMPT_LENGTH = 10_000  # characters
 MAX_SEED = 2**64 - 1  # ComfyUI's samplers take an unsigned 64-bit number
 
 # Beyond it a JSON number with a point or an exponent does not state one integer any more (RFC 7493, section 2.2).
 _MAX_INTEGRAL_FLOAT = float(2**53)
+
+
+Number = TypeVar("Number", int, float)
 
 
 def _integer_of_float(value: Any) -> Any:
@@ -31,10 +33,14 @@ def _integer_of_float(value: Any) -> Any:
     return value
 
 
+def _rules(info: ValidationInfo) -> RequestRules:
+    rules: RequestRules = info.context or DEFAULT_RULES
+    return rules
+
+
 def _acceptable_image_url(url: str, info: ValidationInfo) -> str:
-    context: Mapping[str, Any] = info.context or {}
     try:
-        check_image_url(url, allow_private=bool(context.get(ALLOW_PRIVATE_IMAGE_URLS)))
+        check_image_url(url, _rules(info).images)
     except UnacceptableImageUrl as error:
         raise PydanticCustomError("image_url", "{reason}", {"reason": str(error)}) from error
     return url
@@ -47,6 +53,27 @@ def _seed_within_bounds(seed: int) -> int:
     return seed
 
 
+def _steps_within_limit(steps: int, info: ValidationInfo) -> int:
+    return _at_most(steps, _rules(info).max_steps)
+
+
+def _cfg_within_limit(cfg: float, info: ValidationInfo) -> float:
+    return _at_most(cfg, _rules(info).max_cfg)
+
+
+def _prompt_within_limit(prompt: str, info: ValidationInfo) -> str:
+    limit = _rules(info).max_prompt
+    if len(prompt) > limit:
+        raise PydanticKnownError("string_too_long", {"max_length": limit})
+    return prompt
+
+
+def _at_most(value: Number, limit: float) -> Number:
+    if value > limit:
+        raise PydanticKnownError("less_than_equal", {"le": limit})
+    return value
+
+
 def _absent_if_empty(value: Any) -> Any:
     # Forms send an empty text for a picture that nobody chose; the Unified API takes it so, too.
     return None if value == "" else value
@@ -55,12 +82,14 @@ def _absent_if_empty(value: Any) -> Any:
 # Strict, because pydantic's lax mode takes false for 0 and "8" for 8.
 _INTEGRAL = BeforeValidator(_integer_of_float)
 Seed = Annotated[int, _INTEGRAL, Field(strict=True), AfterValidator(_seed_within_bounds)]
-Steps = Annotated[int, _INTEGRAL, Field(strict=True, ge=1, le=100)]
+Steps = Annotated[int, _INTEGRAL, Field(strict=True, ge=1), AfterValidator(_steps_within_limit)]
 Turn = Annotated[int, _INTEGRAL, Field(strict=True, ge=-2, le=2)]
 Zoom = Annotated[int, _INTEGRAL, Field(strict=True, ge=-1, le=1)]
-Guidance = Annotated[float, Field(strict=True, ge=0, le=30)]
+Guidance = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False), AfterValidator(_cfg_within_limit)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
+Prompt = Annotated[str, AfterValidator(_prompt_within_limit)]
+# ComfyUI judges the names: which there are depends on what is installed there.
+Name = Annotated[str, Field(min_length=1, max_length=64)]
 ImageUrl = Annotated[str, AfterValidator(_acceptable_image_url)]
 OptionalImageUrl = Annotated[ImageUrl | None, BeforeValidator(_absent_if_empty)]
 
@@ -93,8 +122,8 @@ class QwenImageEditRequest(JobRequest):
     image3_url: OptionalImageUrl = None
     steps: Steps | None = 4
     cfg: Guidance | None = 1.0
-    sampler_name: Literal["sa_solver", "lcm", "euler_a", "er_sde"] | None = "sa_solver"
-    scheduler: Annotated[str, Field(min_length=1, max_length=64)] | None = "beta"
+    sampler_name: Name | None = "sa_solver"
+    scheduler: Name | None = "beta"
     denoise: Fraction | None = 1.0
 
 
@@ -115,14 +144,13 @@ class Kind:
         """Where it is posted, here and upstream; a record's `job_type`."""
         return f"/api/v1/{self.slug}/jobs"
 
-    def check(self, request: object, *, allow_private_image_urls: bool = False) -> JobRequest:
+    def check(self, request: object, rules: RequestRules = DEFAULT_RULES) -> JobRequest:
         """Validate a parsed JSON value.
 
         Raises:
             pydantic.ValidationError: with all that is wrong.
         """
-        context = {ALLOW_PRIVATE_IMAGE_URLS: allow_private_image_urls}
-        return self.request_model.model_validate(request, context=context)
+        return self.request_model.model_validate(request, context=rules)
 
 
 CAMERA_ANGLE = Kind("camera-angle", CameraAngleRequest)

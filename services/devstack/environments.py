@@ -53,6 +53,7 @@ def orchestrator_environment(plan: Plan) -> dict[str, str]:
         "PORT": str(plan.orchestrator_port),
         "API_KEYS": api_keys(plan.options.api_keys),
         "ALLOW_PRIVATE_IMAGE_URLS": "true",  # the bucket is on loopback
+        "IMAGE_BUCKETS": plan.resources.bucket,
         "WAKER_INTERVAL_S": plan.scaled_s(30),
         "JANITOR_INTERVAL_S": plan.scaled_s(60),
         "RESEND_AFTER_S": plan.scaled_s(600, at_least_s=20),

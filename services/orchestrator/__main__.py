@@ -176,7 +176,7 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
         readiness_check=check,
         gpu_problem=lambda: waker.problem,
         authenticator=Authenticator(settings.keys),
-        allow_private_image_urls=settings.allow_private_image_urls,
+        rules=settings.rules,
         cors_origins=settings.origins,
         max_submissions=settings.max_submissions,
         meter=meter,

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from lib.gputask.request_rules import DEFAULT_RULES, RequestRules
 from services.orchestrator.access_log import AccessLog
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import Authenticator
@@ -28,7 +29,7 @@ def build_app(
     readiness_check: ReadinessCheck,
     gpu_problem: Callable[[], str | None] = lambda: None,
     authenticator: Authenticator,
-    allow_private_image_urls: bool = False,
+    rules: RequestRules = DEFAULT_RULES,
     cors_origins: Sequence[str] = (),
     max_submissions: int = 128,
     meter: Meter = SILENT,
@@ -38,6 +39,7 @@ def build_app(
     Args:
         readiness_check: looks at what the service needs; asked at most every few seconds.
         gpu_problem: what keeps the GPU from waking until an operator helps.
+        rules: what the operator decides of requests.
         cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers.
         max_submissions: how many may be under way at once; beyond that they are turned away with 503.
     """
@@ -47,7 +49,7 @@ def build_app(
         stage_of=stage_of,
         authenticator=authenticator,
         admission=Admission(max_submissions),
-        allow_private_image_urls=allow_private_image_urls,
+        rules=rules,
     )
     service = ServiceEndpoints(
         version=version("gpu-on-demand"), readiness=Readiness(readiness_check, gpu_problem=gpu_problem)

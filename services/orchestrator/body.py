@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from lib.gputask.kinds import Kind
+from lib.gputask.kinds import JobRequest, Kind
 from lib.gputask.message import MAX_BODY_BYTES, escaped
+from lib.gputask.request_rules import RequestRules
 from services.orchestrator.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedBodyType
 
 _JSON_TYPE = re.compile(r"application/(?:[\w!#$&^.+-]+\+)?json", re.IGNORECASE)
@@ -60,8 +61,8 @@ def _declared_length(content_length: str) -> int:
     return int(digits[:_MAX_LENGTH_DIGITS])
 
 
-def check_body(body: bytes, kind: Kind, *, allow_private_image_urls: bool) -> None:
-    """Refuse what the kind's request model refuses.
+def check_body(body: bytes, kind: Kind, rules: RequestRules) -> JobRequest:
+    """The request in a body, or what the kind's request model has against it.
 
     The body is parsed once and that value is checked, so no second parser can see something else in it.
 
@@ -77,7 +78,7 @@ def check_body(body: bytes, kind: Kind, *, allow_private_image_urls: bool) -> No
         message = "Input should be a valid dictionary or object to extract fields from"
         raise InvalidRequest([_field_error("model_attributes_type", ["body"], message, request)])
     try:
-        kind.check(request, allow_private_image_urls=allow_private_image_urls)
+        return kind.check(request, rules)
     except ValidationError as error:
         raise InvalidRequest([_from_pydantic(details) for details in error.errors(include_url=False)]) from error
 

@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 
 from lib.gputask.kinds import KINDS, Kind
 from lib.gputask.record import Status, TaskRecord
+from lib.gputask.request_rules import RequestRules
 from services.orchestrator.access_log import note
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import ANONYMOUS, Authenticator
@@ -64,7 +65,7 @@ class JobEndpoints:
     stage_of: StageOf
     authenticator: Authenticator
     admission: Admission
-    allow_private_image_urls: bool
+    rules: RequestRules
 
     def routes(self) -> list[Route]:
         """One POST and one GET per kind, and the GET for all kinds."""
@@ -80,7 +81,7 @@ class JobEndpoints:
         client_id = self._identify(request)
         idempotency_key = read_idempotency_key(request.headers)
         body = await read_body(request)
-        check_body(body, kind, allow_private_image_urls=self.allow_private_image_urls)
+        check_body(body, kind, self.rules.for_client(client_id))
         with self.admission.slot(), bound_contextvars(client_id=client_id):
             record = await self.submission.submit(
                 kind=kind,

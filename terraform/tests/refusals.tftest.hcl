@@ -48,6 +48,11 @@ run "things_out_of_their_range_or_form" {
     vpc_cidr                   = "10.0.0.0/28"
     comfyui_api_url            = "http://localhost:8000/api"
     cors_origins               = ["app.example.com"]
+    image_buckets              = ["my-bucket/prefix"] # "prefix-private/" begins so, too
+    image_url_ports            = [0]
+    max_steps                  = 7
+    max_cfg                    = 101
+    max_prompt                 = 0
     log_retention_days         = 8
     alert_emails               = ["operator"]
     alert_gpu_hours            = 25
@@ -67,6 +72,11 @@ run "things_out_of_their_range_or_form" {
     var.vpc_cidr,
     var.comfyui_api_url,
     var.cors_origins,
+    var.image_buckets,
+    var.image_url_ports,
+    var.max_steps,
+    var.max_cfg,
+    var.max_prompt,
     var.log_retention_days,
     var.alert_emails,
     var.alert_gpu_hours,

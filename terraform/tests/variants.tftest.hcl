@@ -59,6 +59,29 @@ run "by_default_fargate_in_public_behind_https_for_an_existing_gpu" {
   }
 }
 
+run "clients_name_no_object_of_s3_unless_it_is_allowed" {
+  assert {
+    condition     = contains(one(jsondecode(aws_ecs_task_definition.orchestrator[0].container_definitions)).environment, { name = "IMAGE_BUCKETS", value = "none" })
+    error_message = "the GPU fetches by its own role, whoever asks"
+  }
+}
+
+run "the_buckets_that_are_allowed_are_what_the_orchestrator_is_told" {
+  variables {
+    image_buckets   = ["my-bucket", "uploads/{client}/"]
+    image_url_ports = [8080, 8443]
+    max_steps       = 50
+  }
+  assert {
+    condition = length(setintersection(one(jsondecode(aws_ecs_task_definition.orchestrator[0].container_definitions)).environment, [
+      { name = "IMAGE_BUCKETS", value = "my-bucket,uploads/{client}/" },
+      { name = "IMAGE_URL_PORTS", value = "8080,8443" },
+      { name = "MAX_STEPS", value = "50" },
+    ])) == 3
+    error_message = "in the form of its settings"
+  }
+}
+
 run "other_keys_are_another_task" {
   variables {
     api_key_hashes = { frontend = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9" }
@@ -287,6 +310,10 @@ run "an_orchestrator_instance_instead_of_fargate_and_load_balancer" {
   assert {
     condition     = strcontains(aws_instance.orchestrator[0].user_data, "reverse_proxy 127.0.0.1:8080") && strcontains(aws_instance.orchestrator[0].user_data, "HOST=127.0.0.1\n")
     error_message = "the orchestrator itself listens on loopback"
+  }
+  assert {
+    condition     = strcontains(aws_instance.orchestrator[0].user_data, "IMAGE_BUCKETS=none\n")
+    error_message = "and yet serves others: on loopback an unset IMAGE_BUCKETS would mean all"
   }
   assert {
     condition     = !strcontains(aws_instance.orchestrator[0].user_data, "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")

@@ -31,6 +31,10 @@ def plan(options: StackOptions) -> Plan:
     return Plan(options=options, resources=RESOURCES, orchestrator_port=81, upstream_port=82, log_dir=Path("/tmp/logs"))
 
 
+def test_clients_name_objects_of_the_one_bucket_only() -> None:
+    assert orchestrator_environment(plan(StackOptions()))["IMAGE_BUCKETS"] == RESOURCES.bucket
+
+
 def test_thirty_minutes_are_fifteen_seconds_at_120() -> None:
     assert lambda_environment(plan(StackOptions(scale=120)))["IDLE_S"] == "15"
 

@@ -7,16 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.gputask.image_url import MAX_LENGTH, UnacceptableImageUrl, check_image_url
+from lib.gputask.image_buckets import parse_image_buckets
+from lib.gputask.image_url import MAX_LENGTH, ImageUrlRules, UnacceptableImageUrl, check_image_url
+
+PUBLIC = ImageUrlRules()
+PRIVATE_ALLOWED = ImageUrlRules(allow_private=True)
 
 ACCEPTED = [
     "s3://bucket/key.png",
     "s3://bucket/a/b/Screenshot 2026-01-02 at 10.00.00\u202fAM.png",
-    "s3://bucket/100%#1?.png",
+    "s3://bucket/100% of it/%2e%2e/a//b/..c/.d/e..png",
     "s3://Old_Bucket.with.dots/图.png",
     "https://example.com/cat.png",
     "http://example.com",
-    "https://example.com:8443/a?b=c&d=%20#e",
+    "https://example.com:443/a?b=c&d=%20#e",
+    "http://example.com:80/",
+    "https://example.com:/",
     "https://EXAMPLE.com./cat.png",
     "https://my_bucket.s3.amazonaws.com/cat.png?X-Amz-Signature=0&X-Amz-Security-Token=" + "a" * 2000,
     "https://bücher.example/图.png",
@@ -55,6 +61,15 @@ MALFORMED = [
     "s3://bucket/a\\b",
     "s3://bucket/\ud800",
     "s3://bucket/" + "k" * 1025,
+    "s3://bucket//key",
+    "s3://bucket/key?",
+    "s3://bucket/key?versionId=1",
+    "s3://bucket/#key",
+    "s3://bucket/a#b.png",
+    "s3://bucket/../other/key",
+    "s3://bucket/a/../../key",
+    "s3://bucket/./key",
+    "s3://bucket/a/..",
     "https://",
     "https:///cat.png",
     "https:example.com",
@@ -167,14 +182,14 @@ PRIVATE = [
 @pytest.mark.parametrize("url", ACCEPTED)
 def test_addresses_of_public_images_are_taken(url: str) -> None:
     check_image_url(url)
-    check_image_url(url, allow_private=True)
+    check_image_url(url, PRIVATE_ALLOWED)
 
 
 @pytest.mark.parametrize("url", MALFORMED)
 def test_what_is_no_address_of_an_image_is_refused_always(url: str) -> None:
-    for allow_private in (False, True):
+    for rules in (PUBLIC, PRIVATE_ALLOWED):
         with pytest.raises(UnacceptableImageUrl) as caught:
-            check_image_url(url, allow_private=allow_private)
+            check_image_url(url, rules)
         assert str(caught.value)[0].isupper()
 
 
@@ -191,6 +206,10 @@ def test_what_is_no_address_of_an_image_is_refused_always(url: str) -> None:
         ("http://127.1/", "four decimal numbers"),
         ("http://10.0.0.1/", "not a public internet address"),
         ("http://redis/", "a private name"),
+        ("https://example.com:8443/", "no image from port 8443"),
+        ("s3://bucket/a?b", r"must not contain '\?' or '#'"),
+        ("s3://bucket//a", "must not begin with a slash"),
+        ("s3://bucket/../a", r"'\.' or '\.\.' between slashes"),
     ],
 )
 def test_the_refusal_says_what_to_change(url: str, reason: str) -> None:
@@ -206,15 +225,78 @@ def test_private_addresses_are_refused_in_every_spelling(url: str) -> None:
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_private_addresses_are_taken_where_allowed(url: str) -> None:
-    check_image_url(url, allow_private=True)
+    check_image_url(url, PRIVATE_ALLOWED)
+
+
+@pytest.mark.parametrize("port", [1, 21, 22, 81, 442, 6379, 8188, 8443, 65535])
+def test_a_public_host_is_asked_at_the_webs_ports_and_at_those_of_the_setting(port: int) -> None:
+    for host in ("example.com", "8.8.8.8", "[2606:4700::1111]"):
+        url = f"https://{host}:{port}/cat.png"
+        assert not is_taken(url)
+        check_image_url(url, ImageUrlRules(ports=frozenset({80, 443, port})))
+
+
+@pytest.mark.parametrize(
+    ("url", "is_allowed"),
+    [
+        ("s3://pictures/cat.png", True),
+        ("s3://pictures/a/b/cat.png", True),
+        ("s3://shared/open/cat.png", True),
+        ("s3://shared/open/", True),
+        ("s3://uploads/alice/cat.png", True),
+        ("s3://uploads/bob/cat.png", False),
+        ("s3://uploads/alice-2/cat.png", False),
+        ("s3://uploads/{client}/cat.png", False),
+        ("s3://shared/open", False),
+        ("s3://shared/open-not/cat.png", False),
+        ("s3://shared/cat.png", False),
+        ("s3://shared/OPEN/cat.png", False),
+        ("s3://Pictures/cat.png", False),
+        ("s3://pictures2/cat.png", False),
+        ("s3://results/comfyui-results/cat.png", False),
+        ("https://example.com/cat.png", True),
+    ],
+)
+def test_only_the_buckets_and_prefixes_of_the_setting_are_named(url: str, is_allowed: bool) -> None:
+    buckets = parse_image_buckets("pictures, shared/open/,uploads/{client}/")
+    rules = ImageUrlRules(buckets=buckets).for_client("alice")
+    assert is_taken(url, rules) is is_allowed
+    # Private hosts are another matter.
+    assert is_taken(url, ImageUrlRules(allow_private=True, buckets=rules.buckets)) is is_allowed
+
+
+@pytest.mark.parametrize(("text", "is_allowed"), [("*", True), ("none", False), ("none/", False), ("", False)])
+def test_all_buckets_are_a_star_and_none_a_word(text: str, is_allowed: bool) -> None:
+    rules = ImageUrlRules(buckets=parse_image_buckets(text))
+    assert is_taken("s3://bucket/key", rules) is is_allowed
+    assert is_taken("https://example.com/cat.png", rules)
+
+
+def test_a_refused_bucket_does_not_say_which_others_there_are() -> None:
+    rules = ImageUrlRules(buckets=parse_image_buckets("secret-name/prefix/"))
+    with pytest.raises(UnacceptableImageUrl, match="may not fetch from that bucket") as caught:
+        check_image_url("s3://other/key", rules)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["s3://bucket", "b", "bucket/prefix", "bucket//", "bucket/a//b/", "*/a/", "bucket/*/", "/a/", "bucket/a?/", "a b/"],
+)
+def test_an_entry_that_is_no_bucket_or_prefix_is_named(entry: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^(\S| )+ (is no bucket|does not end with a slash|holds no object)"
+    ) as caught:
+        parse_image_buckets(f"bucket,{entry}")
+    assert str(caught.value).startswith(entry)
 
 
 @given(st.text())
 def test_any_text_is_taken_or_refused(text: str) -> None:
     for url in (text, "https://" + text, "s3://" + text, f"http://[{text}]/", f"https://{text}.com/"):
-        for allow_private in (False, True):
+        for rules in (PUBLIC, PRIVATE_ALLOWED):
             with suppress(UnacceptableImageUrl):
-                check_image_url(url, allow_private=allow_private)
+                check_image_url(url, rules)
 
 
 @given(st.ip_addresses(v=4))
@@ -238,9 +320,9 @@ def test_ipv4_addresses_are_refused_in_other_spellings_than_the_usual(number: in
         assert not is_taken(url)
 
 
-def is_taken(url: str) -> bool:
+def is_taken(url: str, rules: ImageUrlRules = PUBLIC) -> bool:
     try:
-        check_image_url(url)
+        check_image_url(url, rules)
     except UnacceptableImageUrl:
         return False
     return True

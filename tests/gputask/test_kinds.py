@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from lib.gputask.image_url import ImageUrlRules
 from lib.gputask.kinds import CAMERA_ANGLE, KINDS, KINDS_BY_PATH, QWEN_IMAGE_EDIT, Kind
+from lib.gputask.request_rules import RequestRules
 
 IMAGE = "s3://pictures/cat.png"
 CAMERA: dict[str, Any] = {"image_url": IMAGE}
@@ -88,7 +90,10 @@ def test_camera_angle_takes(name: str, value: object) -> None:
         ("denoise", 0),
         ("denoise", 1),
         ("denoise", 0.35),
-        *[("sampler_name", name) for name in ("sa_solver", "lcm", "euler_a", "er_sde", None)],
+        *[
+            ("sampler_name", name)
+            for name in ("sa_solver", "lcm", "euler_a", "er_sde", "euler", "uni_pc", "x" * 64, None)
+        ],
         ("scheduler", "sgm_uniform"),
         ("scheduler", None),
         ("steps", None),
@@ -139,7 +144,8 @@ def test_camera_angle_refuses(name: str, value: object) -> None:
         ("denoise", 1.1),
         ("denoise", float("nan")),
         ("cfg", float("inf")),
-        ("sampler_name", "euler"),
+        ("sampler_name", ""),
+        ("sampler_name", "x" * 65),
         ("scheduler", ""),
         ("scheduler", "x" * 65),
         ("image3_url", "http://localhost/"),
@@ -150,7 +156,7 @@ def test_qwen_image_edit_refuses(name: str, value: object) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    request = {"image_url": "", "image2_url": "ftp://x/y", "seed": "1", "steps": 0, "cfg": True, "sampler_name": "x"}
+    request = {"image_url": "", "image2_url": "ftp://x/y", "seed": "1", "steps": 0, "cfg": True, "sampler_name": ""}
     assert members_at_fault(QWEN_IMAGE_EDIT, request) == {*request, "prompt"}
 
 
@@ -165,7 +171,7 @@ def test_a_refused_image_address_says_why_in_a_sentence() -> None:
 def test_private_image_addresses_pass_only_where_allowed() -> None:
     request = QWEN | {"image_url": "http://127.0.0.1:9000/cat.png", "image2_url": "http://minio/cat.png"}
     assert members_at_fault(QWEN_IMAGE_EDIT, request) == {"image_url", "image2_url"}
-    QWEN_IMAGE_EDIT.check(request, allow_private_image_urls=True)
+    QWEN_IMAGE_EDIT.check(request, RequestRules(images=ImageUrlRules(allow_private=True)))
     # The permission belongs to one check, not to the process.
     assert members_at_fault(QWEN_IMAGE_EDIT, request) == {"image_url", "image2_url"}
 
@@ -175,3 +181,21 @@ def test_the_seed_bound_is_stated_to_its_last_digit() -> None:
         CAMERA_ANGLE.check(CAMERA | {"seed": 2**64})
     (error,) = caught.value.errors()
     assert error["msg"] == "Input should be a whole number from 0 to 18446744073709551615"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("steps", 12, "less than or equal to 12"),
+        ("cfg", 1.5, "less than or equal to 1.5"),
+        ("prompt", "x" * 20, "at most 20 characters"),
+    ],
+)
+def test_the_limits_are_the_operators(name: str, value: Any, said: str) -> None:
+    rules = RequestRules(max_steps=12, max_cfg=1.5, max_prompt=20)
+    QWEN_IMAGE_EDIT.check(QWEN | {name: value}, rules)
+    with pytest.raises(ValidationError) as caught:
+        QWEN_IMAGE_EDIT.check(QWEN | {name: value * 2}, rules)
+    (error,) = caught.value.errors()
+    assert error["loc"] == (name,)
+    assert said in error["msg"]

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from lib.gputask.ids import new_task_id
+from lib.gputask.image_buckets import parse_image_buckets
+from lib.gputask.image_url import ImageUrlRules
 from lib.gputask.kinds import KINDS
 from lib.gputask.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES, REQUEST_ID_ATTRIBUTE, TaskMessage
+from lib.gputask.request_rules import RequestRules
 from tests.orchestrator.http_world import (
     CAMERA_ANGLE_BODY,
     CAMERA_ANGLE_PATH,
@@ -16,6 +19,7 @@ from tests.orchestrator.http_world import (
     QWEN_BODY,
     QWEN_PATH,
     World,
+    api_keys,
     assert_invalid_body,
     assert_problem,
     to_json,
@@ -96,7 +100,7 @@ async def test_json_that_is_no_object_is_refused(value: object) -> None:
         (CAMERA_ANGLE_PATH, CAMERA_ANGLE_BODY | {"steps": True}, ["steps"]),
         (CAMERA_ANGLE_PATH, CAMERA_ANGLE_BODY | {"steps": "8"}, ["steps"]),
         (CAMERA_ANGLE_PATH, CAMERA_ANGLE_BODY | {"seed": 10**4000}, ["seed"]),
-        (QWEN_PATH, QWEN_BODY | {"sampler_name": "euler"}, ["sampler_name"]),
+        (QWEN_PATH, QWEN_BODY | {"sampler_name": ""}, ["sampler_name"]),
         (
             QWEN_PATH,
             {"image_url": "x", "seed": -1, "steps": 0, "cfg": "1", "denoise": 2},
@@ -124,9 +128,20 @@ async def test_the_last_of_two_equal_members_counts_here_as_it_does_upstream() -
 
 
 async def test_private_image_addresses_pass_where_the_setting_allows_them() -> None:
-    async with World(allow_private_image_urls=True) as world:
+    async with World(rules=RequestRules(images=ImageUrlRules(allow_private=True))) as world:
         response = await world.client.post(CAMERA_ANGLE_PATH, json={"image_url": "http://127.0.0.1:9000/cat.png"})
         assert response.status_code == 202
+
+
+async def test_an_object_of_s3_that_nobody_may_name_is_refused_by_its_field() -> None:
+    rules = RequestRules(images=ImageUrlRules(buckets=parse_image_buckets("pictures,uploads/{client}/")))
+    body = QWEN_BODY | {"image_url": "s3://uploads/alice/a.png", "image2_url": "s3://pictures/b.png"}
+    async with World(rules=rules, keys=api_keys(alice="a", bob="b")) as world:
+        assert (await world.client.post(QWEN_PATH, json=body, headers={"X-API-Key": "a"})).status_code == 202
+        response = await world.client.post(QWEN_PATH, json=body, headers={"X-API-Key": "b"})
+        (error,) = assert_invalid_body(response)
+        assert (error["type"], error["loc"]) == ("image_url", ["body", "image_url"])
+        assert len(world.tasks.submitted) == 1
 
 
 async def test_a_refused_value_comes_back_only_if_it_is_short() -> None:

@@ -6,6 +6,8 @@ import os
 import pytest
 
 from lib.daemon.configuration import EXIT_CONFIGURATION, load_settings
+from lib.gputask.image_buckets import BucketPrefix
+from lib.gputask.request_rules import RequestRules
 from services.orchestrator.settings import OrchestratorSettings
 
 REQUIRED = {
@@ -71,6 +73,16 @@ def test_no_resource_has_a_default(
         ("PORT", "http"),
         ("ALLOW_PRIVATE_IMAGE_URLS", "perhaps"),
         ("MAX_SUBMISSIONS", "0"),
+        ("IMAGE_BUCKETS", "my-bucket/prefix"),
+        ("IMAGE_BUCKETS", "s3://my-bucket/"),
+        ("IMAGE_URL_PORTS", "0"),
+        ("IMAGE_URL_PORTS", "8080-8090"),
+        ("IMAGE_URL_PORTS", "8443,65536"),
+        ("MAX_STEPS", "7"),
+        ("MAX_STEPS", "10001"),
+        ("MAX_CFG", "101"),
+        ("MAX_CFG", "nan"),
+        ("MAX_PROMPT", "0"),
         ("WAKER_INTERVAL_S", "0"),
         ("WAKER_INTERVAL_S", "301"),
         ("JANITOR_INTERVAL_S", "-1"),
@@ -115,6 +127,7 @@ def test_elsewhere_api_keys_are_mandatory(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, keys: str | None
 ) -> None:
     environment.setenv("HOST", host)
+    environment.setenv("IMAGE_BUCKETS", "pictures")
     if keys is not None:
         environment.setenv("API_KEYS", keys)
     line = refusal(capsys)
@@ -122,8 +135,43 @@ def test_elsewhere_api_keys_are_mandatory(
     assert host in line
 
 
+@pytest.mark.parametrize("buckets", [None, "", " "])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "orchestrator.internal"])
+def test_elsewhere_the_buckets_of_images_are_mandatory(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, buckets: str | None
+) -> None:
+    environment.setenv("HOST", host)
+    environment.setenv("API_KEYS", f"web:{DIGEST}")
+    if buckets is not None:
+        environment.setenv("IMAGE_BUCKETS", buckets)
+    line = refusal(capsys)
+    assert line.startswith("configuration: IMAGE_BUCKETS is not set")
+    assert host in line
+
+
+def test_on_loopback_images_may_come_from_all_buckets(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings(OrchestratorSettings).rules == RequestRules()
+
+
+def test_what_requests_may_say_follows_the_settings(environment: pytest.MonkeyPatch) -> None:
+    values = {
+        "IMAGE_BUCKETS": "my-bucket, other/prefix/",
+        "IMAGE_URL_PORTS": "8080, 8443,",
+        "MAX_STEPS": "8",
+        "MAX_CFG": "7.5",
+        "MAX_PROMPT": "500",
+    }
+    for name, text in values.items():
+        environment.setenv(name, text)
+    rules = load_settings(OrchestratorSettings).rules
+    assert rules.images.ports == {80, 443, 8080, 8443}
+    assert rules.images.buckets.prefixes == [BucketPrefix("my-bucket"), BucketPrefix("other", "prefix/")]
+    assert (rules.max_steps, rules.max_cfg, rules.max_prompt) == (8, 7.5, 500)
+
+
 def test_several_named_clients(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HOST", "0.0.0.0")
+    environment.setenv("IMAGE_BUCKETS", "none")
     environment.setenv("API_KEYS", f"web:{DIGEST}, batch:{'ab' * 32}")
     assert [key.client_id for key in load_settings(OrchestratorSettings).keys] == ["web", "batch"]
 

@@ -51,7 +51,8 @@ def test_the_upstream_is_where_the_adapter_expects_it(sources: dict[str, str]) -
 
 
 def test_the_orchestrator_is_told_its_own_defaults(sources: dict[str, str]) -> None:
-    assert float(default(sources, "task_max_age_s")) == orchestrator("task_max_age_s")
+    for name in ("task_max_age_s", "max_steps", "max_cfg", "max_prompt"):
+        assert float(default(sources, name)) == orchestrator(name)
     assert float(local(sources, "orchestrator_drain_s")) == orchestrator("drain_s")
     assert int(local(sources, "orchestrator_port")) == orchestrator("port")
 

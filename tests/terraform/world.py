@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.devstack.resources import aws_session, client_config
+from services.devstack.resources import BUCKET_NAME, aws_session, client_config
 from services.devstack.surroundings import surroundings
 from tests.terraform.cli import Terraform
 
@@ -108,5 +108,6 @@ def _given(endpoint_url: str) -> Mapping[str, Any]:
         "domain_name": "gpu.example.com",
         "route53_zone_id": zone["HostedZone"]["Id"].rpartition("/")[2],
         "api_key_hashes": {"frontend": KEY_HASH},
+        "image_buckets": [BUCKET_NAME],
         "alert_emails": ["operator@example.com"],
     }
