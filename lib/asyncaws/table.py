@@ -78,28 +78,40 @@ class Table:
         await self._call("DeleteItem", self._client.delete_item, Key={self._key: serialize(key)}, **guard)
 
     async def query(
-        self, index: str, *, attribute: str, value: str, limit: int | None = None
+        self,
+        index: str,
+        *,
+        attribute: str,
+        value: str,
+        limit: int | None = None,
+        after: Item | None = None,
+        newest_first: bool = False,
     ) -> AsyncIterator[dict[str, Any]]:
         """The items of one partition of an index, oldest first. An index is always eventually consistent.
 
         Args:
-            limit: how many items at the most; all pages if None.
+            limit: how many items at the most; all if None.
+            after: keys of the index and of the table; begins behind the item that has them, or would have had.
         """
+        left = limit
         request: dict[str, Any] = {
             "IndexName": index,
             "KeyConditionExpression": "#p = :p",
             "ExpressionAttributeNames": {"#p": attribute},
             "ExpressionAttributeValues": {":p": serialize(value)},
-            "Limit": limit or _PAGE_ITEMS,
+            "ScanIndexForward": not newest_first,
         }
-        while True:
+        if after is not None:
+            request["ExclusiveStartKey"] = serialize_item(after)
+        while left is None or left > 0:
+            request["Limit"] = _PAGE_ITEMS if left is None else min(left, _PAGE_ITEMS)
             answer = await self._call("Query", self._client.query, **request)
             for item in answer["Items"]:
                 yield deserialize_item(item)
-            last = answer.get("LastEvaluatedKey")
-            if last is None or limit is not None:
+            if (last := answer.get("LastEvaluatedKey")) is None:
                 return
             request["ExclusiveStartKey"] = last
+            left = None if left is None else left - len(answer["Items"])
 
     async def _read_all(self, keys: Sequence[str]) -> Sequence[dict[str, Any] | None]:
         if len(keys) == 1:

@@ -46,7 +46,7 @@ class TaskRecord:
 
     Attributes:
         job_type: the api path the task came by and goes on to, e.g. ``/api/v1/camera-angle/jobs``.
-        request_body: the JSON text as the client sent it.
+        request_body: the JSON text as the client sent it; empty where it is large, see `TaskStore.with_request`.
         request_sha256: of the body's canonical form; tells whether an Idempotency-Key is reused for another request.
         queued_at: when its message was last put into the queue.
         sends: how often that was.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lib.asyncaws.conditions import Change
@@ -13,7 +13,7 @@ from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
 from lib.gputask.record import LIVE, ErrorCode, Status, TaskRecord
-from lib.gputask.schema import STATUS_INDEX, TABLE_KEY
+from lib.gputask.schema import STATUS_INDEX, STATUS_INDEX_KEY, TABLE_KEY, TTL_ATTRIBUTE
 
 Clock = Callable[[], float]
 
@@ -21,6 +21,10 @@ Clock = Callable[[], float]
 # the others. They are confirmed in the table a few at a time, nearly always with the first.
 _NAMED = 100
 _CONFIRMED_AT_ONCE = 5
+
+# A record is paid for by the kilobyte at every write of its life: https://aws.amazon.com/dynamodb/pricing/on-demand/.
+# A request of common size rides along; a larger one is written once, in an item of its own.
+MOST_INLINE_BYTES = 1024
 
 # Whoever repeats a verb rather than its request does so at a later time.
 _TIMES_OF_WRITE = frozenset({"updated_at", "finished_at", "queued_at"})
@@ -82,18 +86,30 @@ class TaskStore:
         return None if record is None or record.is_expired(self.now()) else record
 
     async def create(self, record: TaskRecord) -> None:
-        """Write a new task.
+        """Write a new task. A large request goes first, so that no record lacks its own; TTL deletes both.
 
         Raises:
             AlreadyExists: with the task that has the id.
         """
+        item = record.to_item()
+        if len(record.request_body.encode()) > MOST_INLINE_BYTES:
+            await self.table.put(_request_item(record))
+            del item["request_body"]
         try:
-            await self.table.put(record.to_item(), transitions.creatable(self.now()))
+            await self.table.put(item, transitions.creatable(self.now()))
         except ConditionFailed as error:
             existing = _record_or_none(error.item)
             if existing is None:
                 raise
             raise AlreadyExists(existing) from error
+
+    async def with_request(self, record: TaskRecord) -> TaskRecord:
+        """The record with its request, which `get` leaves out where it is large; without, if the request is lost."""
+        if record.request_body:
+            return record
+        item = await self.table.get(_request_key(record))
+        text = item.get("request_body") if item else None
+        return replace(record, request_body=text) if isinstance(text, str) else record
 
     async def withdraw(self, record: TaskRecord) -> None:
         """Take back a task whose message could not be sent, unless somebody has touched it.
@@ -180,11 +196,15 @@ class TaskStore:
         """
         await self._unless_overtaken(task_id, transitions.give_up(now=self.now(), code=code, message=message))
 
-    async def live(self) -> AsyncIterator[TaskRecord]:
-        """All tasks that are not terminal, oldest first per status, as the index knows them (without bodies)."""
-        for status in LIVE:
-            async for item in self.table.query(STATUS_INDEX, attribute="status", value=status):
-                yield TaskRecord.from_item(item)
+    async def in_status(self, status: Status, *, after: TaskRecord | None = None) -> AsyncIterator[TaskRecord]:
+        """All tasks of a status, the oldest first, as the index knows them: without requests.
+
+        Args:
+            after: begins behind this one, which may have left the status meanwhile.
+        """
+        place = None if after is None else _place_in_index(status, after)
+        async for item in self.table.query(STATUS_INDEX, attribute="status", value=status, after=place):
+            yield TaskRecord.from_item(item)
 
     async def has_live(self) -> bool:
         """Is there any task that is not terminal? A few cheap reads, however many tasks there are.
@@ -236,6 +256,20 @@ def _record_or_none(item: Mapping[str, Any] | None) -> TaskRecord | None:
     if item is None or item.get("status") not in list(Status):
         return None
     return TaskRecord.from_item(item)
+
+
+def _place_in_index(status: Status, task: TaskRecord) -> dict[str, Any]:
+    return {**dict(zip(STATUS_INDEX_KEY, (status, task.created_at), strict=True)), TABLE_KEY: task.task_id}
+
+
+def _request_key(record: TaskRecord) -> str:
+    """With the request's hash: another request that comes by the same Idempotency-Key must not replace this one."""
+    return f"request#{record.task_id}#{record.request_sha256[:16]}"
+
+
+def _request_item(record: TaskRecord) -> dict[str, Any]:
+    item = {TABLE_KEY: _request_key(record), "request_body": record.request_body, TTL_ATTRIBUTE: record.expires_at}
+    return {name: value for name, value in item.items() if value is not None}
 
 
 def _is_number(value: Any) -> bool:

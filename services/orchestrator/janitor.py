@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,7 +13,7 @@ from lib.asyncaws.queue import Message, Queue
 from lib.daemon.waiting import wait_for
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import PoisonMessage, TaskMessage, task_id_in
-from lib.gputask.record import ErrorCode, TaskRecord
+from lib.gputask.record import LIVE, ErrorCode, Status, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
 from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.submission import attributes_of, message_of
@@ -32,7 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 class Janitor:
     """Drains the dead-letter queue, and beside that walks along the live tasks. Safe to run in every replica.
 
-    A round of the walk is bounded, so that it costs the same whatever waits; the next one goes on where it ended.
+    A round of the walk is bounded, so that it costs the same whatever waits, and per status, so that held tasks do not
+    wait behind the waiting ones. The next round goes on where it ended.
 
     A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
     others from being looked at nor end the service in every replica, round after round.
@@ -45,7 +46,7 @@ class Janitor:
     interval_s: float
     meter: Meter = SILENT
     most_a_round: int = _MOST_A_ROUND
-    walk: list[AsyncIterator[TaskRecord]] = field(default_factory=list)
+    places: dict[Status, TaskRecord] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Rounds of each duty now and then every `interval_s` until `stop`."""
@@ -63,23 +64,33 @@ class Janitor:
             await wait_for(stop, self.interval_s)
 
     async def tidy(self, stop: asyncio.Event) -> None:
-        """Look at the next live tasks of the walk, to its end at the most."""
-        walk = self.walk.pop() if self.walk else self.store.live()
-        now = self.store.now()
-        for _ in range(self.most_a_round):
-            task = await anext(walk, None)
-            if task is None or stop.is_set():
-                return  # the next round begins at the oldest again, as after an error
-            try:
-                await self._treat(task, decide(task, now=now, limits=self.limits))
-            except Overtaken:
-                log.debug("task.overtaken", job_id=task.task_id)
-            except PermanentAwsError as error:
-                # Perhaps only this task's fault: the others get their turn.
-                _report(error, "task.tidying_failed", job_id=task.task_id)
-            except (TypeError, ValueError):
-                log.exception("record.unreadable", job_id=task.task_id)
-        self.walk.append(walk)
+        """Look at the next live tasks of each status, to its end at the most."""
+        for status in LIVE:
+            await self._walk_on(status, stop)
+
+    async def _walk_on(self, status: Status, stop: asyncio.Event) -> None:
+        seen = 0
+        async for task in self.store.in_status(status, after=self.places.get(status)):
+            if stop.is_set():
+                return
+            # An error ends a round as its bound does: the next one goes on behind this task, whose turn comes again.
+            self.places[status] = task
+            await self._look_at(task)
+            seen += 1
+            if seen >= self.most_a_round:
+                return
+        self.places.pop(status, None)
+
+    async def _look_at(self, task: TaskRecord) -> None:
+        try:
+            await self._treat(task, decide(task, now=self.store.now(), limits=self.limits))
+        except Overtaken:
+            log.debug("task.overtaken", job_id=task.task_id)
+        except PermanentAwsError as error:
+            # Perhaps only this task's fault: the others get their turn.
+            _report(error, "task.tidying_failed", job_id=task.task_id)
+        except (TypeError, ValueError):
+            log.exception("record.unreadable", job_id=task.task_id)
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
@@ -109,9 +120,10 @@ class Janitor:
                 pass
 
     async def _resend(self, task: TaskRecord) -> None:
-        complete = await self.store.get(task.task_id)  # the index has no body
-        if complete is None or complete.status.is_terminal:
+        known = await self.store.get(task.task_id)
+        if known is None or known.status.is_terminal:
             return
+        complete = await self.store.with_request(known)  # of which the index knows nothing
         if not complete.request_body:
             await self._fail_if_lost(task)
             return
@@ -135,7 +147,7 @@ class Janitor:
             log.error("dead_letter.unreadable", message_id=letter.id, size_bytes=len(letter.body))
             return True
         task = await self.store.get(task_id)
-        is_runnable = task is not None and bool(task.request_body) and _is_runnable(letter)
+        is_runnable = _is_runnable(letter) and await self._has_request(task)
         match decide_letter(task, is_runnable=is_runnable, now=self.store.now()):
             case Burial.WAIT:
                 return False
@@ -145,6 +157,9 @@ class Janitor:
                 return await self._rescue(task, letter)
             case _:
                 return await self._fail_dead(task_id, letter)
+
+    async def _has_request(self, task: TaskRecord | None) -> bool:
+        return task is not None and bool((await self.store.with_request(task)).request_body)
 
     async def _rescue(self, task: TaskRecord, letter: Message) -> bool:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -108,7 +108,7 @@ class Submission:
         if existing.request_sha256 != record.request_sha256:
             raise IdempotencyConflict
         if existing.status is Status.PENDING and existing.attempt == 0 and existing.sends == 1:
-            await self._send_again(existing)
+            await self._send_again(replace(existing, request_body=record.request_body))
         log.info("task.replayed", job_id=existing.task_id, status=existing.status)
         return existing
 

@@ -170,6 +170,21 @@ async def test_a_query_reads_all_pages(table: Table) -> None:
     assert await pending_since(table) == list(range(8))
 
 
+async def test_a_query_begins_where_it_is_told_even_if_nothing_is_there_any_more(table: Table) -> None:
+    for at in (1, 2.5, 3, 4):
+        await table.put({"task_id": f"t{at}", "status": "pending", "created_at": at})
+    assert await pending_since(table, after={"status": "pending", "created_at": 2.5, "task_id": "t2.5"}) == [3, 4]
+    await table.delete("t2.5", Missing("nothing"))
+    assert await pending_since(table, after={"status": "pending", "created_at": 2.5, "task_id": "t2.5"}) == [3, 4]
+
+
+async def test_a_query_shows_the_newest_first_over_pages_up_to_its_limit(table: Table) -> None:
+    for at in range(8):
+        item = {"task_id": f"t{at}", "status": "pending", "created_at": at, "job_type": "x" * 300_000}
+        await table.put(item)
+    assert await pending_since(table, newest_first=True, limit=5) == [7, 6, 5, 4, 3]
+
+
 async def test_an_index_yields_what_it_projects(table: Table) -> None:
     await table.put({"task_id": "a", "status": "pending", "created_at": 1, "attempt": 2, "request_body": "{}"})
     items = [item async for item in table.query(INDEX, attribute="status", value="pending")]

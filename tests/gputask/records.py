@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.gputask.record import LIVE, ErrorCode, Status, TaskRecord
+from lib.gputask.store import TaskStore
 
 NOW = 1_700_000_000.0
 
@@ -51,3 +52,8 @@ def record_of(**attributes: Any) -> TaskRecord:
         "expires_at": NOW + 604_800,
     }
     return TaskRecord(**(created | attributes))
+
+
+async def live_tasks(store: TaskStore) -> list[TaskRecord]:
+    """All tasks without an end, the oldest first per status."""
+    return [task for status in LIVE async for task in store.in_status(status)]

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
+from lib.asyncaws.conditions import Equals
 from lib.asyncaws.errors import ConditionFailed, PermanentAwsError
 from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.gpu import UpstreamHealth, WorkerRecord, worker_key
 from lib.gputask.record import ErrorCode, Status, TaskRecord
-from lib.gputask.store import AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
+from lib.gputask.store import MOST_INLINE_BYTES, AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
 from tests.asyncaws.unreliable import DENIED, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
-from tests.gputask.records import NOW, record_of
+from tests.gputask.records import NOW, live_tasks, record_of
 
 pytestmark = pytest.mark.emulators("moto", "ministack")
 
@@ -83,6 +84,33 @@ async def current(store: TaskStore) -> TaskRecord:
 async def test_a_task_is_read_as_it_was_created(store: TaskStore) -> None:
     record = await created(store, client_id="web", request_sha256="abc")
     assert await store.get("t") == record
+
+
+@pytest.mark.parametrize(("size", "rides_along"), [(MOST_INLINE_BYTES, True), (MOST_INLINE_BYTES + 1, False)])
+async def test_a_large_request_is_an_item_of_its_own(store: TaskStore, size: int, rides_along: bool) -> None:
+    body = '"' + "x" * (size - 2) + '"'
+    record = await created(store, request_body=body, request_sha256="abc")
+    read = await current(store)
+    assert read == (record if rides_along else replace(record, request_body=""))
+    assert await store.with_request(read) == record
+    task = await claim(store)
+    assert task.request_body == read.request_body
+    request = await store.table.get("request#t#abc")
+    expected = {"task_id": "request#t#abc", "request_body": body, "expires_at": record.expires_at}
+    assert request == (None if rides_along else expected)
+
+
+async def test_another_request_by_the_same_id_leaves_the_first_ones_request_alone(store: TaskStore) -> None:
+    record = await created(store, request_body="x" * 2_000, request_sha256="abc")
+    with pytest.raises(AlreadyExists):
+        await created(store, request_body="y" * 2_000, request_sha256="def")
+    assert await store.with_request(await current(store)) == record
+
+
+async def test_a_request_that_is_lost_is_empty(store: TaskStore) -> None:
+    await created(store, request_body="x" * 2_000, request_sha256="abc")
+    await store.table.delete("request#t#abc", Equals("request_body", "x" * 2_000))
+    assert (await store.with_request(await current(store))).request_body == ""
 
 
 async def test_an_unknown_task_is_none(store: TaskStore) -> None:
@@ -424,7 +452,7 @@ async def test_nobody_gives_up_what_is_held_finished_or_gone(store: TaskStore) -
 async def test_live_tasks_are_those_without_an_end_oldest_first(store: TaskStore) -> None:
     for number, status in enumerate([Status.PENDING, Status.COMPLETED, Status.PROCESSING, Status.PENDING]):
         await store.table.put(record_of(task_id=str(number), status=status, created_at=NOW - number).to_item())
-    live = [record async for record in store.live()]
+    live = await live_tasks(store)
     assert [record.task_id for record in live] == ["3", "0", "2"]
     assert {record.request_body for record in live} == {""}
 

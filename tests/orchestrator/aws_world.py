@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
 BODY = b'{"image_url": "s3://pictures/cat.png",  "zoom": 1.0, "prompt": "\xe7\xba\xbf\xe7\xa8\xbf \xf0\x9f\x8e\xa8"}'
+LARGE_BODY = BODY.replace(b"\xe7\xba\xbf", b"\xe7\xba\xbf" * 1_000)
 OTHER_BODY = b'{"image_url": "s3://pictures/dog.png"}'
 
 

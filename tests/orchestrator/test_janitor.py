@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from lib.asyncaws.errors import TransientAwsError
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.submission import message_of
 from services.orchestrator.tidying import Limits
-from tests.orchestrator.aws_world import BODY, AwsWorld, eventually
+from tests.gputask.records import live_tasks
+from tests.orchestrator.aws_world import BODY, LARGE_BODY, AwsWorld, eventually
 
 RESEND_AFTER_S = 600.0
 MAX_AGE_S = 86_400.0
@@ -278,7 +280,7 @@ async def test_all_letters_are_drained(world: AwsWorld, janitor: Janitor) -> Non
         await bury(world, poison_of(task))
     await drain(janitor)
     assert await world.dead_letter_count() == 0
-    assert [task async for task in world.tasks.live()] == []
+    assert await live_tasks(world.tasks) == []
 
 
 async def test_a_letter_that_cannot_be_buried_stays_and_does_not_stop_the_others(
@@ -342,15 +344,40 @@ async def test_the_task_of_an_earlier_adapter_is_taken_over_in_mid_job(world: Aw
     assert (await stored(world, task)).status is Status.COMPLETED
 
 
+@pytest.mark.parametrize("body", [BODY, LARGE_BODY], ids=["small", "large"])
 async def test_a_dead_letter_of_a_task_that_was_never_claimed_is_queued_again(
-    world: AwsWorld, janitor: Janitor
+    world: AwsWorld, janitor: Janitor, body: bytes
 ) -> None:
-    task = await world.add_task(sends=50)
+    task = await world.add_task(sends=50, request_body=body.decode(), request_sha256="5ha")
     await bury(world, message_of(task))
     await drain(janitor)
     assert await world.dead_letter_count() == 0
     assert (await stored(world, task)).status is Status.PENDING
-    assert await world.messages_of(task) == 1
+    (message,) = await world.messages()
+    assert message.body == message_of(task)
+
+
+async def test_a_walk_goes_on_behind_the_task_that_an_error_met(world: AwsWorld, janitor: Janitor) -> None:
+    tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(3)]
+    world.clock.advance(RESEND_AFTER_S)
+    await world.fail("dynamodb", Mode.ERROR, "GetItem", code="ServiceUnavailable")
+    with pytest.raises(TransientAwsError):
+        await tidy(janitor)
+    await world.mend()
+    await tidy(janitor)
+    assert [(await stored(world, task)).sends for task in tasks] == [1, 2, 2]
+    await tidy(janitor)
+    assert [(await stored(world, task)).sends for task in tasks] == [2, 2, 2]
+
+
+async def test_a_held_task_does_not_wait_behind_the_waiting_ones(world: AwsWorld, janitor: Janitor) -> None:
+    held = await world.add_task()
+    await world.tasks.claim(held.task_id, worker="w", lease_s=1, max_attempts=3)
+    for _ in range(3):
+        await world.add_task()
+    world.clock.advance(RESEND_AFTER_S + 1)
+    await tidy(replace(janitor, most_a_round=1, places={}))
+    assert (await stored(world, held)).sends == 2
 
 
 async def test_a_duplicate_among_the_dead_letters_does_not_fail_a_released_task(
@@ -418,7 +445,7 @@ async def test_a_stop_ends_a_round_between_tasks(world: AwsWorld, janitor: Janit
 async def test_a_round_is_bounded_and_the_next_goes_on_where_it_ended(world: AwsWorld, janitor: Janitor) -> None:
     tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(5)]
     world.clock.advance(RESEND_AFTER_S)
-    walker = replace(janitor, most_a_round=2, walk=[])
+    walker = replace(janitor, most_a_round=2, places={})
     reached = []
     for _ in range(4):
         await tidy(walker)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.devstack.emulator.faults import Mode
+from tests.gputask.records import live_tasks
 from tests.orchestrator.aws_world import BODY, AwsWorld, Gpu, eventually
 from tests.orchestrator.orchestrator_process import POST_PATH, Orchestrator, Site, site
 
@@ -121,7 +122,7 @@ async def test_aws_down_is_said_within_a_second(here: Site, world: AwsWorld, ser
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
     await world.mend()
-    assert [task async for task in world.tasks.live()] == []
+    assert await live_tasks(world.tasks) == []
 
 
 async def test_ec2_refusing_is_no_matter_of_the_client(here: Site, world: AwsWorld) -> None:
@@ -181,7 +182,7 @@ async def test_a_request_that_does_not_end_is_cut_off(here: Site, world: AwsWorl
     async with here.running(DRAIN_S="1") as orchestrator, half_request(orchestrator):
         orchestrator.process.send(signal.SIGTERM)
         assert await orchestrator.ended() == 0
-    assert [task async for task in world.tasks.live()] == []
+    assert await live_tasks(world.tasks) == []
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "ec2", "sqs"])
@@ -224,4 +225,4 @@ async def test_another_machine_without_a_key_is_turned_away(here: Site, world: A
     digest = "0" * 64
     async with here.running(API_KEYS=f"web:{digest}") as orchestrator:
         assert (await orchestrator.post()).status == 401
-    assert [task async for task in world.tasks.live()] == []
+    assert await live_tasks(world.tasks) == []

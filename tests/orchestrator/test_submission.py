@@ -21,7 +21,8 @@ from services.orchestrator.errors import IdempotencyConflict, Unavailable
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
-from tests.orchestrator.aws_world import BODY, OTHER_BODY, AwsWorld, Clock
+from tests.gputask.records import live_tasks
+from tests.orchestrator.aws_world import BODY, LARGE_BODY, OTHER_BODY, AwsWorld, Clock
 
 RETENTION_S = 604_800.0
 RESEND_AFTER_S = 600.0
@@ -102,13 +103,13 @@ def janitor_of(world: AwsWorld) -> Janitor:
 
 
 async def only_task(world: AwsWorld) -> TaskRecord:
-    tasks = [task async for task in world.tasks.live()]
+    tasks = await live_tasks(world.tasks)
     assert len(tasks) == 1
     return tasks[0]
 
 
 async def assert_nothing_promised(world: AwsWorld) -> None:
-    assert [task async for task in world.tasks.live()] == []
+    assert await live_tasks(world.tasks) == []
 
 
 async def within_the_promise(submit: Callable[[], Awaitable[TaskRecord]]) -> TaskRecord:
@@ -122,9 +123,9 @@ async def within_the_promise(submit: Callable[[], Awaitable[TaskRecord]]) -> Tas
 
 
 @asynccontextmanager
-async def submitting(front: Front, key: str) -> AsyncIterator[asyncio.Task[TaskRecord]]:
+async def submitting(front: Front, key: str, body: bytes = BODY) -> AsyncIterator[asyncio.Task[TaskRecord]]:
     """A submission under way, cancelled at the end if it still is."""
-    task = asyncio.create_task(front.submit(key=key))
+    task = asyncio.create_task(front.submit(body, key=key))
     try:
         yield task
     finally:
@@ -317,30 +318,34 @@ async def test_a_task_without_a_key_whose_answer_was_lost_is_taken_back_like_any
     await assert_nothing_promised(world)
 
 
-Heal = Callable[[AwsWorld, Front], Awaitable[object]]
+Heal = Callable[[AwsWorld, Front, bytes], Awaitable[object]]
 
 
-async def _repeat(world: AwsWorld, front: Front) -> None:
-    await front.submit(key="k")
+async def _repeat(world: AwsWorld, front: Front, body: bytes) -> None:
+    await front.submit(body, key="k")
 
 
-async def _tidy(world: AwsWorld, front: Front) -> None:
+async def _tidy(world: AwsWorld, front: Front, body: bytes) -> None:
     world.clock.advance(RESEND_AFTER_S + 1)
     await janitor_of(world).tidy(asyncio.Event())
 
 
+@pytest.mark.parametrize("body", [BODY, LARGE_BODY], ids=["small", "large"])
 @pytest.mark.parametrize("heal", [_repeat, _tidy])
-async def test_a_crash_between_record_and_message_is_healed(world: AwsWorld, front: Front, heal: Heal) -> None:
+async def test_a_crash_between_record_and_message_is_healed(
+    world: AwsWorld, front: Front, heal: Heal, body: bytes
+) -> None:
     await world.fail("sqs", Mode.HANG, "SendMessage")
     calls = await world.calls()
-    async with submitting(front, "k"):
+    async with submitting(front, "k", body):
         await calls.reach("sqs", "SendMessage", 1)
     # Cancelled, it does not clean up, as if the process had been killed there.
     await world.mend()
     task = await only_task(world)
     assert await world.messages_of(task) == 0
-    await heal(world, front)
-    assert await world.messages_of(task) == 1
+    await heal(world, front, body)
+    (message,) = await world.messages()
+    assert json.loads(message.body)["request_body"] == json.loads(body)
 
 
 @pytest.mark.parametrize("apart_s", [0.0, 0.001, 5.0])

@@ -21,7 +21,7 @@ from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
 from tests.conftest import REGION
 from tests.devstack.emulated import Emulated
-from tests.gputask.records import NOW, record_of
+from tests.gputask.records import NOW, live_tasks, record_of
 from tests.properties.effort import play
 from tests.properties.ledger import Answer, Ledger, is_done
 
@@ -296,7 +296,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _check_index(self) -> None:
         store = TaskStore(self.world.table, lambda: self.now)
-        live = [record.task_id async for record in store.live()]
+        live = [record.task_id for record in await live_tasks(store)]
         assert sorted(live) == sorted(task_id for task_id, item in self.ledger.items.items() if not is_done(item))
         assert await store.has_live() is bool(live)
 
