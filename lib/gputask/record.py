@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     RULE_B = "rule_b"
     DEAD_LETTER = "dead_letter"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"  # taken back before anybody was promised it; nobody is shown such a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,11 @@ class TaskRecord:
     def is_expired(self, now: float) -> bool:
         """Expired records stay readable until TTL gets to them, so whoever reads must look."""
         return self.expires_at is not None and self.expires_at <= now
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """As good as no task: it stays only to tell its message, should that exist, from one of an unknown task."""
+        return self.status is Status.FAILED and self.error_code == ErrorCode.WITHDRAWN
 
     def is_leased(self, now: float) -> bool:
         """Some worker holds it and has not missed its heartbeats; the opposite of what `transitions` calls unheld."""

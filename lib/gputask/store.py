@@ -80,10 +80,14 @@ class TaskStore:
         return round(self.clock(), 3)
 
     async def get(self, task_id: str) -> TaskRecord | None:
-        """The task, None if unknown or expired."""
-        item = await self.table.get(task_id)
-        record = _record_or_none(item)
-        return None if record is None or record.is_expired(self.now()) else record
+        """The task, None if unknown, withdrawn or expired."""
+        record = await self.find(task_id)
+        is_gone = record is None or record.is_withdrawn or record.is_expired(self.now())
+        return None if is_gone else record
+
+    async def find(self, task_id: str) -> TaskRecord | None:
+        """Whatever the table knows by this id, None if nothing."""
+        return _record_or_none(await self.table.get(task_id))
 
     async def create(self, record: TaskRecord) -> None:
         """Write a new task. A large request goes first, so that no record lacks its own; TTL deletes both.
@@ -118,10 +122,11 @@ class TaskStore:
             Overtaken: somebody has.
         """
         try:
-            await self.table.delete(record.task_id, transitions.withdrawable(record))
+            await self.table.update(record.task_id, transitions.withdraw(record, now=self.now()))
         except ConditionFailed as error:
-            if error.item is None:
-                return  # gone: by this very delete, its answer lost and the retry too late
+            found = _record_or_none(error.item)
+            if error.item is None or (found is not None and found.is_withdrawn):
+                return  # never written, or withdrawn by this very write, its answer lost
             raise Overtaken(record.task_id) from error
 
     async def claim(self, task_id: str, *, worker: str, lease_s: float, max_attempts: int) -> TaskRecord:

@@ -4,8 +4,9 @@ Every edge is one conditional write. A terminal record matches no condition, so 
 fenced by the attempt it was given, so a worker that lost its lease cannot publish.
 
     (none) --create--> pending --claim--> processing --finish / fail--> completed / failed
-              withdraw <--'  ^                |  `--claim again once the lease has expired
-                             `----release-----'
+                 |           ^                |  `--claim again once the lease has expired
+                 |           `----release-----'
+                 `--withdraw--> failed, as if it had never been
     pending, or processing with an expired lease --give up--> failed
 
 In `processing` the holder also renews its lease (hold) and writes down the run upstream; `resend` announces another
@@ -16,6 +17,8 @@ missing, of another type or beyond any lease of ours has run out, and an attempt
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from lib.asyncaws.conditions import (
     AllOf,
@@ -35,18 +38,24 @@ _STATUS = "status"
 
 
 def creatable(now: float) -> Condition:
-    """No such task; one that TTL has yet to delete counts as gone."""
-    return AnyOf(Missing("task_id"), AtMost("expires_at", now))
+    """No such task; one that was withdrawn, or that TTL has yet to delete, counts as gone."""
+    return AnyOf(Missing("task_id"), AtMost("expires_at", now), Equals("error_code", ErrorCode.WITHDRAWN))
 
 
-def withdrawable(record: TaskRecord) -> Condition:
-    """Just created by us and seen by nobody: the request that made it was not accepted after all."""
-    return AllOf(
+def withdraw(record: TaskRecord, *, now: float) -> Change:
+    """Just created by us and seen by nobody: the request that made it was not accepted after all.
+
+    Its message may exist, for a send may succeed without an answer. So a record stays and says that there is nothing to
+    do; without a time of creation, for what nobody was promised is no activity that keeps the GPU on.
+    """
+    untouched = AllOf(
         Equals(_STATUS, Status.PENDING),
         Equals("attempt", 0),
         Equals("created_at", record.created_at),
         Equals("sends", 1),
     )
+    withdrawn = _failed(untouched, now=now, code=ErrorCode.WITHDRAWN, message="its client was told to try again")
+    return replace(withdrawn, assign={**withdrawn.assign, "created_at": None})
 
 
 def claim(*, worker: str, now: float, lease_until: float, max_attempts: int) -> Change:

@@ -20,7 +20,7 @@ from lib.gputask.store import LeaseLost, NotClaimable, Overtaken, TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import SILENT, Meter
-from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, decide
+from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, Unknown, decide
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
 
@@ -104,8 +104,11 @@ class Processor:
     async def _decline(self, task_id: str, task: TaskRecord | None, delivery: Delivery) -> None:
         match decide(task, now=self.store.now(), max_attempts=self.max_attempts):
             case Obsolete():
-                log.info("message.obsolete", status=task.status if task else "unknown")
+                log.info("message.obsolete", status=task.status if task else None)
                 await delivery.acknowledge()
+            case Unknown():
+                log.error("message.of_unknown_task", receives=delivery.message.receive_count)
+                await delivery.hand_back(delay_s=_retry_delay_s(delivery))
             case HeldElsewhere(lease_left_s):
                 log.info("task.held_elsewhere", worker=task.worker if task else None, lease_left_s=lease_left_s)
                 await delivery.hand_back(delay_s=lease_left_s)

@@ -14,6 +14,12 @@ class Obsolete:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """The table knows no such task, as one that was restored from a backup. Nobody knows what was promised: let the
+    message come again, and in the end be kept among the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeldElsewhere:
     """Somebody works on it: let the message come again once the lease could be over."""
 
@@ -33,12 +39,14 @@ class Exhausted:
     message: str
 
 
-Refusal = Obsolete | HeldElsewhere | Claimable | Exhausted
+Refusal = Obsolete | Unknown | HeldElsewhere | Claimable | Exhausted
 
 
 def decide(task: TaskRecord | None, *, now: float, max_attempts: int) -> Refusal:
     """Judge the task as the refused claim found it; None: there is no such task."""
-    if task is None or task.status.is_terminal:
+    if task is None:
+        return Unknown()
+    if task.status.is_terminal:
         return Obsolete()
     if task.is_leased(now):
         return HeldElsewhere(math.ceil((task.lease_until or now) - now) + 1)

@@ -37,6 +37,11 @@ class Janitor:
 
     A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
     others from being looked at nor end the service in every replica, round after round.
+
+    Attributes:
+        most_a_round: tasks of each status, and dead letters.
+        places: per status the task behind which the next round goes on.
+        kept: the dead letters of unknown tasks that were reported, by message id.
     """
 
     store: TaskStore
@@ -47,6 +52,7 @@ class Janitor:
     meter: Meter = SILENT
     most_a_round: int = _MOST_A_ROUND
     places: dict[Status, TaskRecord] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Rounds of each duty now and then every `interval_s` until `stop`."""
@@ -94,18 +100,26 @@ class Janitor:
 
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
-        while not stop.is_set():
+        known = len(self.kept)
+        for _ in range(self.most_a_round // _BATCH):
+            if stop.is_set():
+                break
             letters = await self.dead_letters.receive(limit=_BATCH, wait_s=0, visibility_s=_DLQ_VISIBILITY_S)
             if not letters:
-                return
+                break
             for letter in letters:
-                try:
-                    if await self._bury(letter):
-                        await self.dead_letters.delete(letter.receipt)
-                except PermanentAwsError as error:
-                    _report(error, "dead_letter.burial_failed", message_id=letter.id)
-                except (TypeError, ValueError):
-                    log.exception("record.unreadable", message_id=letter.id)
+                await self._look_at_letter(letter)
+        if len(self.kept) > known:
+            log.error("dead_letters.of_unknown_tasks", new=len(self.kept) - known, in_all=len(self.kept))
+
+    async def _look_at_letter(self, letter: Message) -> None:
+        try:
+            if await self._bury(letter):
+                await self.dead_letters.delete(letter.receipt)
+        except PermanentAwsError as error:
+            _report(error, "dead_letter.burial_failed", message_id=letter.id)
+        except (TypeError, ValueError):
+            log.exception("record.unreadable", message_id=letter.id)
 
     async def _treat(self, task: TaskRecord, verdict: Verdict) -> None:
         match verdict:
@@ -146,10 +160,13 @@ class Janitor:
         if task_id is None:
             log.error("dead_letter.unreadable", message_id=letter.id, size_bytes=len(letter.body))
             return True
-        task = await self.store.get(task_id)
+        task = await self.store.find(task_id)
         is_runnable = _is_runnable(letter) and await self._has_request(task)
         match decide_letter(task, is_runnable=is_runnable, now=self.store.now()):
             case Burial.WAIT:
+                return False
+            case Burial.KEEP:
+                self.kept.add(letter.id)
                 return False
             case Burial.NOTHING_LEFT:
                 return True

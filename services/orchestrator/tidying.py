@@ -36,9 +36,10 @@ class Limits:
 
 
 class Burial(Enum):
-    """What becomes of a dead letter: `WAIT` leaves it, after the others it is deleted."""
+    """What becomes of a dead letter: `WAIT` and `KEEP` leave it, after the others it is deleted."""
 
     WAIT = auto()
+    KEEP = auto()
     NOTHING_LEFT = auto()
     FAIL = auto()
     RESEND = auto()
@@ -67,7 +68,10 @@ def decide_letter(task: TaskRecord | None, *, is_runnable: bool, now: float) -> 
     Args:
         is_runnable: a worker could read the letter.
     """
-    if task is None or task.status.is_terminal:
+    if task is None:
+        # Perhaps the table was restored from a backup: the letter is all that is left of what was promised.
+        return Burial.KEEP
+    if task.status.is_terminal:
         return Burial.NOTHING_LEFT
     if task.is_leased(now):
         return Burial.WAIT

@@ -12,6 +12,7 @@ from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.gpu import UpstreamHealth, WorkerRecord, worker_key
 from lib.gputask.record import ErrorCode, Status, TaskRecord
+from lib.gputask.schema import STATUS_INDEX
 from lib.gputask.store import MOST_INLINE_BYTES, AlreadyExists, LeaseLost, NotClaimable, Overtaken, TaskStore
 from tests.asyncaws.unreliable import DENIED, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
@@ -181,6 +182,19 @@ async def test_a_withdrawn_task_is_gone(store: TaskStore) -> None:
     record = await created(store)
     await store.withdraw(record)
     assert await store.get("t") is None
+    assert await live_tasks(store) == []
+    with pytest.raises(NotClaimable) as refusal:
+        await claim(store)
+    assert refusal.value.record is not None
+    assert refusal.value.record.is_withdrawn
+    assert await created(store) == await store.get("t")
+
+
+async def test_what_was_withdrawn_is_no_activity(store: TaskStore) -> None:
+    record = await created(store)
+    await store.withdraw(record)
+    failed = [item async for item in store.table.query(STATUS_INDEX, attribute="status", value="failed")]
+    assert failed == []
 
 
 @pytest.mark.parametrize(
@@ -206,7 +220,7 @@ async def test_a_withdrawal_whose_answer_was_lost_has_happened(shaky_store: Task
     record = await created(shaky_store)
     wire.fates.append(Fate.DONE_BUT_NOT_ANSWERED)
     await shaky_store.withdraw(record)
-    assert wire.calls == ["PutItem", "DeleteItem", "DeleteItem"]
+    assert wire.calls == ["PutItem", "UpdateItem", "UpdateItem"]
     assert await shaky_store.get("t") is None
 
 

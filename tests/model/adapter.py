@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lib.gputask.record import ErrorCode
-from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete
+from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, Unknown
 from tests.model.rules import Rules, Scope
 from tests.model.step import FREE as MAYBE
 from tests.model.step import PROMPT, Step, fault
@@ -168,6 +168,8 @@ class AdapterProgram:
             return "finds the task held, hands back", _freed(world, hidden=max(task.left or 0, 1))
         if isinstance(refusal, Claimable):
             return "hands back, the lease has just ended", _freed(world, hidden=0)
+        if isinstance(refusal, Unknown):
+            return "knows no such task, hands back", _freed(world, hidden=1)
         exhausted: Exhausted = refusal
         after = world._replace(adapter=world.adapter._replace(stage="exhausted", end=exhausted.code.value))
         return "finds the attempts exhausted", after

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.model.explore import Check
 from tests.model.rules import Scope
 from tests.model.step import PROMPT, Step
-from tests.model.world import AT_WORK, NO_RECORD, RUNNING, TERMINAL, Task, World
+from tests.model.world import AT_WORK, NOBODY, RUNNING, TERMINAL, Task, World
 
 TERMINAL_FOR_EVER = "a terminal record never changes"
 ONE_HOLDER = "nobody claims a task whose lease is valid"
@@ -49,7 +49,7 @@ def promises(scope: Scope) -> Check:
 def _broken_by_write(before: World, step: Step, number: int, old: Task, new: Task) -> Iterator[str]:
     if old.status in TERMINAL and (new.status, new.promised) != (old.status, old.promised or new.promised):
         yield TERMINAL_FOR_EVER
-    if (old.promised or new.promised) and new.status == NO_RECORD:
+    if (old.promised or new.promised) and new.status in NOBODY:
         yield KEPT
     if new.attempt > old.attempt and old.status == "processing" and (old.left or 0) > 0:
         yield ONE_HOLDER
@@ -101,7 +101,7 @@ def _is_wasteful(world: World, scope: Scope) -> bool:
     """Time passes, on time, over a GPU that had nothing to do for too long."""
     if world.power != RUNNING or any(task.is_live for task in world.tasks):
         return False
-    ages = [age for task in world.tasks if task.status != NO_RECORD for age in (task.created, task.claimed)]
+    ages = [age for task in world.tasks if task.status not in NOBODY for age in (task.created, task.claimed)]
     idle = min(world.launched, *(age for age in ages if age is not None), scope.past)
     left_over = any(message.hidden == 0 for message in world.queue)
     return idle >= (scope.idle + scope.grace if left_over else scope.idle)

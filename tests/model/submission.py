@@ -8,7 +8,7 @@ from lib.gputask import transitions
 from tests.model.rules import Rules, Scope
 from tests.model.step import FREE, PROMPT, Kind, Step, fault
 from tests.model.table import Table, item_of, record_of
-from tests.model.world import NO_RECORD, RUNNING, Message, Post, Task, World, put, queued
+from tests.model.world import NOBODY, NOW_S, RUNNING, WITHDRAWN, Message, Post, Task, World, put, queued
 
 
 class Submission:
@@ -39,7 +39,7 @@ class Submission:
 
     def _arrive(self, world: World, number: int, post: Post) -> tuple[str, Kind, World]:
         task = world.tasks[post.task]
-        if task.status == NO_RECORD:
+        if task.status in NOBODY:
             created = _turned(world, number, "send").with_task(post.task, Task("pending", sends=1))
             return f"creates task {post.task}", FREE, created
         untouched = task.status == "pending" and (task.attempt, task.sends) == (0, 1)
@@ -63,7 +63,7 @@ class Submission:
         announced = self._table.resend(task, post.queued, 1)
         if announced is not None:
             return "announces another message", _turned(world, number, "send").with_task(post.task, announced)
-        if task.status == NO_RECORD:
+        if task.status in NOBODY:
             return "finds the task taken back, is answered 503", _turned(world, number, "over")
         return "is overtaken", _turned(world, number, "answer")
 
@@ -77,8 +77,8 @@ class Submission:
     def _withdraw(self, world: World, post: Post) -> tuple[str, World]:
         task = world.tasks[post.task]
         record = record_of(task)
-        if record is not None and transitions.withdrawable(record).holds(item_of(task)):
-            gone = Task(promised=task.promised)
+        if record is not None and transitions.withdraw(record, now=NOW_S).applied_to(item_of(task)) is not None:
+            gone = Task(WITHDRAWN, promised=task.promised)
             return f"takes task {post.task} back, is answered 503", world.with_task(post.task, gone)
         return "is answered 503", world
 

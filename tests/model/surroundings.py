@@ -11,6 +11,7 @@ from tests.model.step import FREE, PROMPT, Step, fault
 from tests.model.table import Table
 from tests.model.world import (
     NO_RECORD,
+    NOBODY,
     PENDING,
     RUNNING,
     STOPPED,
@@ -162,7 +163,7 @@ def simplified(world: World, scope: Scope) -> World:
 
 
 def _aged(task: Task, oldest: int, past: int) -> Task:
-    if task.status == NO_RECORD:
+    if task.status in NOBODY:
         return task
     claimed = None if task.claimed is None else min(task.claimed + 1, past + 1)
     if task.status in TERMINAL:

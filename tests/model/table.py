@@ -14,7 +14,19 @@ from services.orchestrator.waking import Action, WakeFacts
 from services.shutdown import facts as shutdown_facts
 from services.shutdown.decision import Leave
 from tests.model.rules import MOST_SENDS, Rules, Scope
-from tests.model.world import LIVE, NO_RECORD, NOW_S, TERMINAL, TICK_S, Hold, Look, Task, World
+from tests.model.world import (
+    LIVE,
+    NO_RECORD,
+    NOBODY,
+    NOW_S,
+    TERMINAL,
+    TICK_S,
+    WITHDRAWN,
+    Hold,
+    Look,
+    Task,
+    World,
+)
 
 _STATES = {state.value: state for state in InstanceState}
 
@@ -29,7 +41,8 @@ def item_of(task: Task) -> dict[str, Any]:
     item = {
         "task_id": "task",
         "job_type": "/",
-        "status": task.status,
+        "status": "failed" if task.status == WITHDRAWN else task.status,
+        "error_code": "withdrawn" if task.status == WITHDRAWN else None,
         "created_at": moment(task.created),
         "updated_at": moment(task.created),
         "queued_at": moment(task.queued),
@@ -115,7 +128,7 @@ class Table:
         return self._looks[key]
 
     def _change(self, task: Task, change: Change) -> Task | None:
-        if task.status == NO_RECORD:
+        if task.status in NOBODY:
             return None
         item = change.applied_to(item_of(task))
         if item is None:

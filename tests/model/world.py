@@ -12,6 +12,8 @@ TICK_S = 300
 NOW_S = 1_000_000 * TICK_S
 
 NO_RECORD = ""
+WITHDRAWN = "withdrawn"  # a record that is as good as none, but for its message
+NOBODY = (NO_RECORD, WITHDRAWN)
 LIVE = ("pending", "processing")
 TERMINAL = ("completed", "failed")
 

@@ -256,8 +256,22 @@ async def test_a_letter_about_a_task_in_work_stays_until_its_worker_is_lost(worl
     assert (await stored(world, task)).error_code == "dead_letter"
 
 
-async def test_a_letter_about_no_task_goes(world: AwsWorld, janitor: Janitor) -> None:
+async def test_a_letter_about_an_unknown_task_is_kept_and_reported_once(
+    world: AwsWorld, janitor: Janitor, events: list[Any]
+) -> None:
+    """As after a table was restored from a backup: the letter is all that is left of what was promised."""
     await bury(world, json.dumps({"task_id": "00000000-0000-8000-8000-000000000000"}))
+    for _ in range(2):
+        await drain(janitor)
+    assert await world.dead_letter_count() == 1
+    (event,) = [event for event in events if event["event"] == "dead_letters.of_unknown_tasks"]
+    assert (event["log_level"], event["new"], event["in_all"]) == ("error", 1, 1)
+
+
+async def test_a_letter_about_a_task_that_was_taken_back_goes(world: AwsWorld, janitor: Janitor) -> None:
+    task = await world.add_task()
+    await world.tasks.withdraw(task)
+    await bury(world, message_of(task))
     await drain(janitor)
     assert await world.dead_letter_count() == 0
 

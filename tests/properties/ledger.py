@@ -46,7 +46,7 @@ class Ledger:
 
     def create(self, record: TaskRecord, *, now: float) -> Answer:
         there = self.items.get(record.task_id)
-        if there is not None and there["expires_at"] > now:
+        if there is not None and there["expires_at"] > now and there.get("error_code") != "withdrawn":
             return Answer("AlreadyExists", dict(there))
         self.items[record.task_id] = record.to_item()
         self.leavings.pop(record.task_id, None)
@@ -54,12 +54,14 @@ class Ledger:
 
     def withdraw(self, record: TaskRecord, *, now: float) -> Answer:
         there = self.items.get(record.task_id)
-        if there is None:
+        if there is None or there.get("error_code") == "withdrawn":
             return OK
         untouched = there["status"] == "pending" and there["attempt"] == 0 and there["sends"] == 1
         if not untouched or there["created_at"] != record.created_at:
             return OVERTAKEN
-        del self.items[record.task_id]
+        del there["created_at"]
+        there.update(status="failed", error_code="withdrawn", error_message="its client was told to try again")
+        there.update(finished_at=now, updated_at=now)
         return OK
 
     def claim(self, task_id: str, *, worker: str, lease_s: float, max_attempts: int, now: float) -> Answer:
