@@ -53,7 +53,13 @@ class Queue:
         )
 
     async def check(self) -> None:
-        """Prove that the queue exists and may be asked."""
+        """Prove that the queue exists and may be asked, and is a standard one: a FIFO queue refuses every send of ours.
+
+        Its name must end in .fifo:
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queue-message-identifiers.html
+        """
+        if self._url.endswith(".fifo"):
+            raise PermanentAwsError("GetQueueAttributes", "FifoQueue", "a standard queue is needed, not a FIFO one")
         await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=["QueueArn"])
 
     async def send(self, body: str, attributes: Mapping[str, str]) -> None:

@@ -94,6 +94,9 @@ ImageUrl = Annotated[str, AfterValidator(_acceptable_image_url)]
 OptionalImageUrl = Annotated[ImageUrl | None, BeforeValidator(_absent_if_empty)]
 
 
+_IMAGE_MEMBERS = frozenset({"image_url", "image2_url", "image3_url"})
+
+
 class JobRequest(BaseModel):
     """What all requests have in common. Unknown members are ignored, as the Unified API does."""
 
@@ -101,6 +104,10 @@ class JobRequest(BaseModel):
 
     image_url: ImageUrl
     seed: Seed | None = None
+
+    def image_urls(self) -> Mapping[str, str]:
+        """All addresses to fetch, by member."""
+        return {name: value for name, value in self if name in _IMAGE_MEMBERS and value is not None}
 
 
 class CameraAngleRequest(JobRequest):

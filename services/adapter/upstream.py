@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 
 from lib.gputask.gpu import UpstreamHealth
+from services.adapter.dialect import for_comfyui
 from services.adapter.errors import (
     SubmissionUnknown,
     UpstreamForgot,
@@ -97,11 +98,12 @@ class UnifiedApi:
             SubmissionUnknown: it may run, under an id that nobody told us.
         """
         headers = {"Content-Type": "application/json", "X-Request-ID": request_id}
+        data = for_comfyui(body).encode()
         try:
             # aiohttp would follow a 307 or 308 with another POST.
             async with (
                 asyncio.timeout(timeout_s),
-                self._session.post(api_path, data=body.encode(), headers=headers, allow_redirects=False) as answer,
+                self._session.post(api_path, data=data, headers=headers, allow_redirects=False) as answer,
             ):
                 text = await _text(answer)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

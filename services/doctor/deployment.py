@@ -32,7 +32,9 @@ HEARTBEAT_S: Final = 100.0
 VISIBILITY_TIMEOUT_S: Final = 300.0
 TASK_MAX_AGE_S: Final = 86_400.0
 
-_QUEUE_URL = re.compile(r"https?://(?:sqs\.(?P<region>[a-z0-9-]+)\.)?[^/]+/(?P<account>\d{12})/(?P<name>[\w-]+)")
+_QUEUE_URL = re.compile(
+    r"https?://(?:sqs\.(?P<region>[a-z0-9-]+)\.)?[^/]+/(?P<account>\d{12})/(?P<name>[\w-]+(?:\.fifo)?)"
+)
 _HTTP_URL = re.compile(r"https?://[^/\s]+")
 
 

@@ -14,7 +14,15 @@ from lib.gputask.request_rules import DEFAULT_RULES, RequestRules
 from services.orchestrator.access_log import AccessLog
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import Authenticator
-from services.orchestrator.endpoints import JOB_STAGE, JobEndpoints, ReadsTasks, ServiceEndpoints, StageOf, Submits
+from services.orchestrator.endpoints import (
+    JOB_STAGE,
+    JOB_WARNING,
+    JobEndpoints,
+    ReadsTasks,
+    ServiceEndpoints,
+    StageOf,
+    Submits,
+)
 from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.problems import EXCEPTION_HANDLERS
 from services.orchestrator.readiness import Readiness, ReadinessCheck
@@ -74,5 +82,5 @@ def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=origins,
         allow_methods=("GET", "POST"),
         allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", HEADER),
-        expose_headers=("Location", "Retry-After", HEADER, JOB_STAGE),
+        expose_headers=("Location", "Retry-After", HEADER, JOB_STAGE, JOB_WARNING),
     )

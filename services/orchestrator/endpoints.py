@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -16,16 +17,18 @@ from structlog.contextvars import bound_contextvars
 from lib.gputask.kinds import KINDS, Kind
 from lib.gputask.record import Status, TaskRecord
 from lib.gputask.request_rules import RequestRules
+from services.orchestrator import expiry
 from services.orchestrator.access_log import note
 from services.orchestrator.admission import Admission
 from services.orchestrator.authentication import ANONYMOUS, Authenticator
 from services.orchestrator.body import check_body, read_body
-from services.orchestrator.errors import JobNotFound
+from services.orchestrator.errors import InvalidRequest, JobNotFound
 from services.orchestrator.idempotency import read_idempotency_key
 from services.orchestrator.readiness import Readiness
 from services.orchestrator.request_id import request_id_of
 
 JOB_STAGE = "Job-Stage"
+JOB_WARNING = "Job-Warning"
 POLL_AFTER_S = 2  # what Retry-After tells a client that waits for its job
 
 _JOB_PATH = "/api/v1/jobs/{job_id}"
@@ -47,6 +50,10 @@ class Submits(Protocol):
         """Raises IdempotencyConflict, Unavailable."""
         ...
 
+    async def find(self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str) -> TaskRecord | None:
+        """Raises IdempotencyConflict, TransientAwsError, PermanentAwsError."""
+        ...
+
 
 class ReadsTasks(Protocol):
     """Knows the tasks."""
@@ -66,6 +73,7 @@ class JobEndpoints:
     authenticator: Authenticator
     admission: Admission
     rules: RequestRules
+    clock: Callable[[], float] = time.time
 
     def routes(self) -> list[Route]:
         """One POST and one GET per kind, and the GET for all kinds."""
@@ -81,7 +89,9 @@ class JobEndpoints:
         client_id = self._identify(request)
         idempotency_key = read_idempotency_key(request.headers)
         body = await read_body(request)
-        check_body(body, kind, self.rules.for_client(client_id))
+        addresses = check_body(body, kind, self.rules.for_client(client_id)).image_urls()
+        if gone := expiry.expired(addresses, self.clock()):
+            return await self._repeat(kind, body, client_id, idempotency_key, gone)
         with self.admission.slot(), bound_contextvars(client_id=client_id):
             record = await self.submission.submit(
                 kind=kind,
@@ -91,7 +101,25 @@ class JobEndpoints:
                 request_id=request_id_of(request.scope),
             )
         note(request.scope, job_id=record.task_id)
-        return self._job(record, 202, {"Location": _JOB_PATH.format(job_id=record.task_id)})
+        return self._accepted(record, addresses)
+
+    async def _repeat(
+        self, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None, gone: Mapping[str, str]
+    ) -> Response:
+        """What was accepted while its addresses were good is found by its key; nothing new is made of dead ones."""
+        if idempotency_key is not None:
+            record = await self.submission.find(
+                kind=kind, body=body, client_id=client_id, idempotency_key=idempotency_key
+            )
+            if record is not None:
+                return self._accepted(record, {})
+        raise InvalidRequest([{"type": "image_url", "loc": ["body", name], "msg": said} for name, said in gone.items()])
+
+    def _accepted(self, record: TaskRecord, addresses: Mapping[str, str]) -> Response:
+        headers = {"Location": _JOB_PATH.format(job_id=record.task_id)}
+        if warning := expiry.warning(addresses, self.clock()):
+            headers[JOB_WARNING] = warning
+        return self._job(record, 202, headers)
 
     async def show(self, request: Request, kind: Kind | None = None) -> Response:
         """200 and the client's job."""

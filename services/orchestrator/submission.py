@@ -28,6 +28,11 @@ _RETRY_AFTER_S = 2
 log = structlog.stdlib.get_logger(__name__)
 
 
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """Accepts tasks. Two AWS calls on the request path, EC2 never.
@@ -69,7 +74,7 @@ class Submission:
                     await self.store.create(record)
                 except AlreadyExists as found:
                     if not is_ours:
-                        return await self._replay(found.record, record)
+                        return await self._replay(found.record, kind, record)
                 is_ours = True
                 return await self._accept(record)
         except (AwsError, TimeoutError) as error:
@@ -77,6 +82,18 @@ class Submission:
             if is_ours:
                 await self._take_back(record)
             raise Unavailable(_RETRY_AFTER_S) from error
+
+    async def find(self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str) -> TaskRecord | None:
+        """The task that the same Idempotency-Key made for the same request before.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            TransientAwsError, PermanentAwsError
+        """
+        existing = await self.store.get(derived_task_id(client_id, idempotency_key))
+        if existing is not None and not _is_same(existing, kind, body.decode()):
+            raise IdempotencyConflict
+        return existing
 
     def _new_record(
         self, kind: Kind, text: str, client_id: str, idempotency_key: str | None, request_id: str
@@ -104,8 +121,8 @@ class Submission:
         log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
         return record
 
-    async def _replay(self, existing: TaskRecord, record: TaskRecord) -> TaskRecord:
-        if existing.request_sha256 != record.request_sha256:
+    async def _replay(self, existing: TaskRecord, kind: Kind, record: TaskRecord) -> TaskRecord:
+        if not _is_same(existing, kind, record.request_body):
             raise IdempotencyConflict
         if existing.status is Status.PENDING and existing.attempt == 0 and existing.sends == 1:
             await self._send_again(replace(existing, request_body=record.request_body))
@@ -152,7 +169,12 @@ def attributes_of(record: TaskRecord) -> dict[str, str]:
     return {REQUEST_ID_ATTRIBUTE: record.request_id} if record.request_id else {}
 
 
-def _fingerprint(kind: Kind, text: str) -> str:
-    """Of what the request means: white space and the order of members do not make it another one."""
-    canonical = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+def _is_same(existing: TaskRecord, kind: Kind, text: str) -> bool:
+    # Records made by earlier versions have the fingerprint that told 1.0 from 1.
+    return existing.request_sha256 in (_fingerprint(kind, text), _fingerprint(kind, text, read_float=float))
+
+
+def _fingerprint(kind: Kind, text: str, read_float: Callable[[str], float] = _number) -> str:
+    """Of what the request means: white space, the order of members and `1.0` for `1` do not make it another one."""
+    canonical = json.dumps(json.loads(text, parse_float=read_float), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{kind.api_path}\n{canonical}".encode()).hexdigest()

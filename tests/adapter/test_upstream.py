@@ -119,6 +119,14 @@ async def test_a_job_is_posted_as_it_came_with_its_request_id(api: UnifiedApi, c
     assert api.submissions[0].headers["X-Request-ID"] == "request-1"
 
 
+async def test_a_sampler_of_the_earlier_api_is_posted_by_comfyuis_name(
+    api: UnifiedApi, client: UnifiedApiClient
+) -> None:
+    body = BODY.replace("}", ', "sampler_name": "euler_a"}')
+    await client.submit(API_PATH, body, request_id="request-1", timeout_s=PATIENT_S)
+    assert api.submissions[0].body["sampler_name"] == "euler_ancestral"
+
+
 async def test_no_request_shares_a_connection(api: UnifiedApi, client: UnifiedApiClient) -> None:
     job = await submit(client)
     await client.health(PATIENT_S)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 
@@ -204,6 +205,14 @@ async def test_a_queue_that_is_not_there_fails_its_check(aws: AwsSession, task_q
     with pytest.raises(PermanentAwsError) as failure:
         await queue.check()
     assert failure.value.code == "NonExistentQueue"
+
+
+async def test_a_fifo_queue_fails_its_check(aws: AwsSession) -> None:
+    client = await aws.sqs(BACKGROUND)
+    name = f"tasks-{uuid4().hex}.fifo"
+    url = (await client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"}))["QueueUrl"]
+    with pytest.raises(PermanentAwsError, match="a standard queue is needed"):
+        await Queue(client, url=url, policy=BACKGROUND).check()
 
 
 class Garbled:

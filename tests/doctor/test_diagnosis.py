@@ -470,6 +470,15 @@ def test_a_table_in_another_region_is_looked_for_in_vain() -> None:
     assert finding.fix == "set AWS_REGION=us-east-1"
 
 
+@pytest.mark.parametrize(("variable", "check"), [("SQS_QUEUE_URL", "queue"), ("SQS_DLQ_URL", "dead letters")])
+def test_a_fifo_queue_is_broken(variable: str, check: str) -> None:
+    fifo = Deployment.from_variables({**VARIABLES, variable: f"{VARIABLES[variable]}.fifo"})
+    finding = findings(FACTS, fifo)[check]
+    assert finding.mark is Mark.BROKEN
+    assert "is a FIFO queue" in finding.text
+    assert "a standard queue" in finding.fix
+
+
 def test_an_address_without_a_region_is_no_other_region() -> None:
     emulated = {**VARIABLES, "SQS_QUEUE_URL": "http://127.0.0.1:5000/123456789012/gpu_tasks_queue"}
     assert findings(FACTS, Deployment.from_variables(emulated))["region"].mark is Mark.OK

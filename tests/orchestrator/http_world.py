@@ -54,6 +54,12 @@ class MemoryTasks:
         )
         return self.records[task_id]
 
+    async def find(self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str) -> TaskRecord | None:
+        found = self.records.get(derived_task_id(client_id, idempotency_key))
+        if found is not None and found.request_body != body.decode():
+            raise IdempotencyConflict
+        return found
+
     async def get(self, task_id: str) -> TaskRecord | None:
         self.reads.append(task_id)
         if self.error is not None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tests.orchestrator.http_world import (
     MemoryTasks,
     World,
     a_record,
+    assert_invalid_body,
     assert_problem,
     to_json,
 )
@@ -284,3 +287,45 @@ async def test_a_trailing_slash_is_answered_like_without() -> None:
         assert posted.status_code == 202
         job_id = posted.json()["job_id"]
         assert (await world.client.get(f"/api/v1/jobs/{job_id}/")).json() == posted.json()
+
+
+def presigned(left_s: float) -> str:
+    date = datetime.fromtimestamp(time.time() - 100, UTC)
+    expires = round(left_s + 100)
+    return (
+        f"https://p.s3.amazonaws.com/cat.png?X-Amz-Date={date:%Y%m%dT%H%M%SZ}&X-Amz-Expires={expires}&X-Amz-Signature=0"
+    )
+
+
+async def test_an_image_address_that_has_expired_is_refused_by_its_field() -> None:
+    async with World() as world:
+        body = QWEN_BODY | {"image_url": presigned(600), "image3_url": presigned(-1)}
+        (error,) = assert_invalid_body(await world.client.post(QWEN_PATH, json=body))
+        assert error["loc"] == ["body", "image3_url"]
+        assert error["msg"].startswith("The image address expired at 2")
+        assert world.tasks.submitted == []
+
+
+@pytest.mark.parametrize(("left_s", "is_warned_of"), [(60, True), (3600, False)])
+async def test_an_image_address_that_ends_before_a_boot_is_accepted_with_a_warning(
+    left_s: float, *, is_warned_of: bool
+) -> None:
+    async with World(cors_origins=["*"]) as world:
+        headers = {"Origin": "https://app.example.com"}
+        response = await world.client.post(CAMERA_ANGLE_PATH, json={"image_url": presigned(left_s)}, headers=headers)
+        assert response.status_code == 202
+        assert ("Job-Warning" in response.headers) is is_warned_of
+        assert "Job-Warning" in response.headers["Access-Control-Expose-Headers"]
+
+
+async def test_a_job_is_found_by_its_key_though_its_address_has_expired_since() -> None:
+    body = to_json({"image_url": presigned(-1)})
+    key = {"Idempotency-Key": "k"}
+    async with World() as world:
+        assert_invalid_body(await world.post_raw(body, headers=key))
+        job_id = derived_task_id("anonymous", "k")
+        world.tasks.add(a_record(task_id=job_id, request_body=body.decode()))
+        response = await world.post_raw(body, headers=key)
+        assert (response.status_code, response.json()["job_id"]) == (202, job_id)
+        assert_problem(await world.post_raw(to_json({"image_url": presigned(-9)}), headers=key), 422)
+        assert world.tasks.submitted == []

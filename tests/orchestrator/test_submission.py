@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -67,6 +68,9 @@ class Front:
         return await self._submission.submit(
             kind=kind, body=body, client_id=client_id, idempotency_key=key, request_id="request-1"
         )
+
+    async def find(self, body: bytes = BODY, *, key: str) -> TaskRecord | None:
+        return await self._submission.find(kind=CAMERA_ANGLE, body=body, client_id="web", idempotency_key=key)
 
     def _nudge(self) -> None:
         self.nudges += 1
@@ -212,6 +216,54 @@ async def test_the_same_key_for_another_request_is_a_conflict(
         await front.submit(body, key="k", kind=kind)
     assert await calls.all() == {"PutItem": 1}
     assert await world.tasks.get(first.task_id) == first
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"image_url": "s3://p/c", "zoom": 1, "seed": 0}', b'{"seed":-0.0, "zoom":1.0, "image_url":"s3://p/c"}'),
+        (b'{"image_url": "s3://p/c", "seed": 100000}', b'{"image_url": "s3://p/c", "seed": 1e5}'),
+    ],
+)
+async def test_a_number_is_the_same_with_and_without_a_point(
+    world: AwsWorld, front: Front, one: bytes, other: bytes
+) -> None:
+    assert (await front.submit(one, key="k")).task_id == (await front.submit(other, key="k")).task_id
+    assert (await front.submit(other, key="l")).task_id == (await front.submit(one, key="l")).task_id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"image_url": "s3://p/c", "zoom": 1}', b'{"image_url": "s3://p/c", "zoom": true}'),
+        (b'{"image_url": "s3://p/c", "cfg": 1}', b'{"image_url": "s3://p/c", "cfg": 1.5}'),
+        (b'{"image_url": "s3://p/c", "cfg": 1}', b'{"image_url": "s3://p/c", "cfg": "1.0"}'),
+    ],
+)
+async def test_other_values_are_another_request(front: Front, one: bytes, other: bytes) -> None:
+    await front.submit(one, key="k")
+    with pytest.raises(IdempotencyConflict):
+        await front.submit(other, key="k")
+
+
+async def test_a_key_of_an_earlier_version_finds_its_task(world: AwsWorld, front: Front) -> None:
+    """Its fingerprint told 1.0 from 1."""
+    first = await front.submit(key="k")
+    canonical = json.dumps(json.loads(BODY), sort_keys=True, separators=(",", ":"))
+    assert '"zoom":1.0' in canonical
+    earlier = hashlib.sha256(f"{CAMERA_ANGLE.api_path}\n{canonical}".encode()).hexdigest()
+    assert earlier != first.request_sha256
+    await world.table.put(first.to_item() | {"request_sha256": earlier})
+    assert (await front.submit(key="k")).task_id == first.task_id
+
+
+async def test_a_task_is_found_by_its_key_without_making_one(world: AwsWorld, front: Front) -> None:
+    assert await front.find(key="k") is None
+    first = await front.submit(key="k")
+    assert await front.find(key="k") == first
+    with pytest.raises(IdempotencyConflict):
+        await front.find(OTHER_BODY, key="k")
+    assert len(await world.messages()) == 1
 
 
 async def test_two_clients_with_the_same_key_have_two_jobs(world: AwsWorld, front: Front) -> None:

@@ -12,7 +12,35 @@ from services.devstack.upstream.requests import CameraAngleRequest, JobRequest, 
 
 NO_OUTPUT = "No output images generated"
 
-_SAMPLERS = frozenset({"sa_solver", "lcm", "euler_a", "er_sde"})
+# There is no `euler_a`.
+_SAMPLERS = frozenset(
+    {
+        "euler",
+        "euler_ancestral",
+        "heun",
+        "dpm_2",
+        "dpm_2_ancestral",
+        "lms",
+        "dpm_fast",
+        "dpm_adaptive",
+        "dpmpp_2s_ancestral",
+        "dpmpp_sde",
+        "dpmpp_2m",
+        "dpmpp_2m_sde",
+        "dpmpp_3m_sde",
+        "ddpm",
+        "lcm",
+        "ipndm",
+        "deis",
+        "res_multistep",
+        "gradient_estimation",
+        "er_sde",
+        "sa_solver",
+        "ddim",
+        "uni_pc",
+        "uni_pc_bh2",
+    }
+)
 _SCHEDULERS = frozenset(
     {
         "simple",

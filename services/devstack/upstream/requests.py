@@ -1,11 +1,12 @@
 """The request bodies of the Unified API, checked as little as it checks them."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 
-TurnSteps = Annotated[float, Field(ge=-2, le=2)]
-Zoom = Annotated[float, Field(ge=-1, le=1)]
+# Literals, so that 1.0 is taken and 0.5 or "1" is not.
+TurnSteps = Literal[-2, -1, 0, 1, 2]
+Zoom = Literal[-1, 0, 1]
 
 
 class JobRequest(BaseModel):
@@ -33,13 +34,13 @@ class JobRequest(BaseModel):
 
 
 class CameraAngleRequest(JobRequest):
-    """Show the picture from elsewhere: `vertical` and `horizontal` in camera steps, `zoom` as a share."""
+    """Show the picture from elsewhere: `vertical` and `horizontal` in camera steps, `zoom` closer or further away."""
 
     refuses_null: ClassVar[frozenset[str]] = frozenset({"vertical", "horizontal", "zoom"})
 
-    vertical: TurnSteps = 0.0
-    horizontal: TurnSteps = 0.0
-    zoom: Zoom = 0.0
+    vertical: TurnSteps = 0
+    horizontal: TurnSteps = 0
+    zoom: Zoom = 0
 
 
 class QwenImageEditRequest(JobRequest):

@@ -13,11 +13,15 @@ _LONG_POLL_S = 20
 _LONGEST_RETENTION_S = 1_209_600
 # The adapter takes a task three times at most; messages that it gives back untouched count as well.
 _FEWEST_RECEIVES = 5
+_STANDARD = "make a standard queue and name it, here, to the orchestrator, to the adapter and to the Lambda"
 
 
 def judge_queue(queue: Queue, deployment: Deployment) -> Iterator[Finding]:
     """What can be judged of the task queue alone."""
-    yield fine("queue", f"{deployment.queue.name}, {queue.visible} visible")
+    if _is_fifo(deployment.queue):
+        yield broken("queue", f"{deployment.queue.name} is a FIFO queue: it refuses every task", fix=_STANDARD)
+    else:
+        yield fine("queue", f"{deployment.queue.name}, {queue.visible} visible")
     yield _judge_visibility(queue, deployment)
     if queue.receive_wait_s >= _LONG_POLL_S:
         yield fine("queue long poll", f"{queue.receive_wait_s:g} s")
@@ -26,6 +30,10 @@ def judge_queue(queue: Queue, deployment: Deployment) -> Iterator[Finding]:
         text = f"{queue.receive_wait_s:g} s: a receive that does not say {_LONG_POLL_S} itself comes back empty at once"
         yield warning("queue long poll", text, fix=fix)
     yield _judge_encryption("queue encryption", queue, deployment, deployment.queue)
+
+
+def _is_fifo(address: QueueAddress) -> bool:
+    return address.name.endswith(".fifo")
 
 
 def _judge_visibility(queue: Queue, deployment: Deployment) -> Finding:
@@ -106,7 +114,9 @@ def _retention_s(deployment: Deployment) -> int:
 
 def judge_dead_letters(dead_letters: Queue, deployment: Deployment) -> Iterator[Finding]:
     """The dead-letter queue alone."""
-    if dead_letters.visible:
+    if _is_fifo(deployment.dead_letters):
+        yield broken("dead letters", f"{deployment.dead_letters.name} is a FIFO queue", fix=_STANDARD)
+    elif dead_letters.visible:
         text = f"{dead_letters.visible} in {deployment.dead_letters.name}; their tasks are not failed yet"
         fix = "the orchestrator empties it within minutes: if they stay, it does not run; see its log"
         yield broken("dead letters", text, fix=fix)
