@@ -2,7 +2,7 @@
 
 The shape is RFC 9457's, plus `request_id`. `detail` stays where clients of the Unified API look for it; in a 422 it is
 FastAPI's list of errors, unless the client asks for `application/problem+json`, whose `detail` has to be a sentence:
-then the list is in `errors`.
+then the list is in `errors`, and `status` is the number.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
+from lib.gputask.record import Status
 from services.orchestrator import errors
 from services.orchestrator.request_id import request_id_of
 
 MEDIA_TYPE = "application/problem+json"
+
+# In `application/json` instead of the number: clients of the Unified API read a job's status there, and only some words
+# end their loops.
+_ENDED = Status.FAILED.value
 
 _TYPE_PREFIX = "urn:gpu-on-demand:problem:"
 _RETRY_AFTER_TRANSIENT_S = 2
@@ -39,8 +44,7 @@ class Problem:
         name: of the problem type, where the status does not say it all.
         errors: FastAPI's list, where the request's content is at fault.
         members: further members of the answer.
-        job_status: in place of the number in `status`, unless `application/problem+json` is asked for: clients of the
-            Unified API read a job's status there, and would ask for ever for one that is 404.
+        is_for_job: answered in `application/json`, as clients of the Unified API expect it of a job.
     """
 
     status: int
@@ -49,7 +53,7 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[errors.FieldError] = ()
     members: Mapping[str, Any] = field(default_factory=dict)
-    job_status: str | None = None
+    is_for_job: bool = False
 
 
 def _http_exception(error: HTTPException) -> Problem:
@@ -96,7 +100,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     HTTPException: _http_exception,
     ClientDisconnect: lambda _: Problem(status=400, detail="The request ended before its body was complete"),
     errors.Unauthorized: _unauthorized,
-    errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found", job_status="failed"),
+    errors.JobNotFound: lambda _: Problem(status=404, detail="Job not found", is_for_job=True),
     errors.InvalidIdempotencyKey: lambda error: Problem(status=400, name="invalid-idempotency-key", detail=str(error)),
     errors.IdempotencyConflict: _idempotency_conflict,
     errors.UnsupportedBodyType: lambda error: Problem(status=415, detail=str(error)),
@@ -134,12 +138,12 @@ def problem_of(error: Exception) -> Problem:
 
 def render(request: Request, problem: Problem) -> Response:
     """The answer for one problem."""
-    is_plain = bool(problem.errors or problem.job_status) and not _accepts_problem_json(request)
+    is_plain = bool(problem.errors or problem.is_for_job) and not _accepts_problem_json(request)
     is_list_wanted = bool(problem.errors) and is_plain
     members = {
         "type": _TYPE_PREFIX + problem.name if problem.name else "about:blank",
         "title": HTTPStatus(problem.status).phrase,
-        "status": problem.job_status if problem.job_status and is_plain else problem.status,
+        "status": _ENDED if is_plain else problem.status,
         "detail": list(problem.errors) if is_list_wanted else problem.detail,
         "request_id": request_id_of(request.scope),
         **problem.members,

@@ -112,7 +112,7 @@ async def test_a_page_of_an_allowed_origin_may_read_every_answer() -> None:
         for response in (posted, large, *others):
             assert response.headers["Access-Control-Allow-Origin"] == PAGE
             exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
-            assert exposed == {"Location", "Retry-After", "X-Request-ID", "Job-Stage"}
+            assert exposed == {"Location", "Retry-After", "X-Request-ID", "Job-Stage", "Job-Warning"}
 
 
 async def test_a_preflight_needs_no_key() -> None:
