@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -89,7 +89,10 @@ class TaskRecord:
         Raises:
             ValueError: its status is none of ours.
         """
-        return cls(**{name: _READERS[name](item.get(name)) for name in _FIELDS})
+        record = cls(**{name: _READERS[name](item.get(name)) for name in _FIELDS})
+        # Whoever fails a task by hand may call the message what the API's clients call it.
+        told = _text(item.get("error")) if record.status is Status.FAILED and not record.error_message else None
+        return replace(record, error_message=told) if told else record
 
     def to_item(self) -> dict[str, Any]:
         """The table item; what is None is not written."""

@@ -1,9 +1,12 @@
-"""What a request says in the Unified API's words, and ComfyUI in others."""
+"""What requests and failures say in one party's words, and another one understands in others."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+
+_NO_OUTPUT = "No output images generated"
+_NO_OUTPUT_HINT = "an image that cannot be decoded looks like this; are the image addresses those of whole pictures?"
 
 # The earlier API's name for it; ComfyUI refuses that workflow with 400.
 _SAMPLERS: Mapping[object, str] = {"euler_a": "euler_ancestral"}
@@ -22,3 +25,8 @@ def for_comfyui(body: str) -> str:
     if not isinstance(sampler, str) or sampler not in _SAMPLERS:
         return body
     return json.dumps(members | {"sampler_name": _SAMPLERS[sampler]})
+
+
+def for_client(reason: str) -> str:
+    """The reason of a failure, with a hint where the Unified API's words do not lead to the usual cause."""
+    return f"{reason} ({_NO_OUTPUT_HINT})" if _NO_OUTPUT in reason else reason

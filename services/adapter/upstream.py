@@ -17,7 +17,7 @@ from urllib.parse import quote
 import aiohttp
 
 from lib.gputask.gpu import UpstreamHealth
-from services.adapter.dialect import for_comfyui
+from services.adapter.dialect import for_client, for_comfyui
 from services.adapter.errors import (
     SubmissionUnknown,
     UpstreamForgot,
@@ -194,7 +194,7 @@ def _job(text: str) -> UpstreamJob:
         id=job_id,
         status=_storable(status)[:_MAX_ID_CHARS],
         result_s3_uri=result if _is_address(result) else None,
-        error=None if reason is None else _reason(reason),
+        error=None if reason is None else for_client(_reason(reason)),
     )
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.adapter.dialect import for_comfyui
+from services.adapter.dialect import for_client, for_comfyui
 
 BODY = '{"image_url": "s3://pictures/cat.png",  "prompt": "\\u7ebf\\u7a3f", "cfg": 1.0, "sampler_name": "%s"}'
 
@@ -31,3 +31,14 @@ def test_the_earlier_apis_name_of_a_sampler_is_comfyuis() -> None:
     translated = for_comfyui(BODY % "euler_a")
     assert json.loads(translated) == json.loads(BODY % "euler_ancestral")
     assert '"cfg": 1.0' in translated
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_where_comfyui_does_not() -> None:
+    said = for_client("No output images generated")
+    assert said.startswith("No output images generated (")
+    assert "cannot be decoded" in said
+
+
+@pytest.mark.parametrize("reason", ["", "HTTP Error 404: Not Found", "CUDA out of memory"])
+def test_other_reasons_stay_as_they_are(reason: str) -> None:
+    assert for_client(reason) == reason

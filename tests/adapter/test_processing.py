@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from lib.asyncaws.consumer import Delivery, Unserviceable
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.record import ErrorCode, Status
+from services.adapter.dialect import for_client
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from tests.adapter import unified_api
 from tests.adapter.unified_api import RESULT, UnifiedApi, answering, hang, showing
@@ -98,7 +99,7 @@ async def test_a_failed_job_fails_its_task(api: UnifiedApi, place: Workplace, ad
     await working
     record = await place.record(task_id)
     assert (record.status, record.error_code) == (Status.FAILED, ErrorCode.UPSTREAM_FAILED)
-    assert record.error_message == "No output images generated"
+    assert record.error_message == for_client("No output images generated")
     assert await place.has_no_message()
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from lib.gputask.kinds import QWEN_IMAGE_EDIT
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
+from services.adapter.dialect import for_client
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from tests.adapter import unified_api
@@ -153,7 +154,7 @@ async def test_a_crashed_comfyui_does_not_cost_its_job(api: UnifiedApi, attempt:
 
 async def test_a_failed_job_fails_with_its_error(api: UnifiedApi, attempt: Attempt) -> None:
     api.on_look = showing("failed", error="No output images generated")
-    assert await attempt.run() == Failed(ErrorCode.UPSTREAM_FAILED, "No output images generated")
+    assert await attempt.run() == Failed(ErrorCode.UPSTREAM_FAILED, for_client("No output images generated"))
 
 
 async def test_a_failed_job_without_an_error_says_so(api: UnifiedApi, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from lib.gputask.gpu import UpstreamHealth
+from services.adapter.dialect import for_client
 from services.adapter.errors import (
     SubmissionUnknown,
     UpstreamForgot,
@@ -210,7 +211,7 @@ async def test_a_look_shows_the_job(api: UnifiedApi, client: UnifiedApiClient) -
     job = await submit(client)
     assert (await client.look(job.id, timeout_s=PATIENT_S)).status == "processing"
     api.fail(job.id, "No output images generated")
-    assert (await client.look(job.id, timeout_s=PATIENT_S)).error == "No output images generated"
+    assert (await client.look(job.id, timeout_s=PATIENT_S)).error == for_client("No output images generated")
 
 
 async def test_a_result_is_passed_on_as_it_is_given(api: UnifiedApi, client: UnifiedApiClient) -> None:

@@ -27,6 +27,25 @@ def test_an_item_of_a_later_version_is_read_as_far_as_it_is_known() -> None:
     assert TaskRecord.from_item(item) == record_of()
 
 
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"status": "failed", "error": "the customer called"}, "the customer called"),
+        ({"status": "failed", "error": "the customer called", "error_message": ""}, "the customer called"),
+        ({"status": "failed", "error": "the customer called", "error_message": "ours"}, "ours"),
+        ({"status": "failed", "error": {"text": "the customer called"}}, None),
+        ({"status": "failed", "error": ""}, None),
+        # What went wrong with an earlier attempt is no error of a job that goes on.
+        ({"status": "processing", "error": "an attempt failed"}, None),
+        ({"status": "completed", "error": "an attempt failed"}, None),
+    ],
+)
+def test_a_task_that_was_failed_by_hand_has_the_message_that_it_was_given(
+    attributes: dict[str, Any], message: str | None
+) -> None:
+    assert TaskRecord.from_item(record_of().to_item() | attributes).error_message == message
+
+
 def test_an_item_of_the_index_is_read_without_what_it_does_not_project() -> None:
     item: dict[str, Any] = {
         "task_id": "t",
