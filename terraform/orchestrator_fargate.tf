@@ -60,6 +60,7 @@ resource "aws_ecs_task_definition" "orchestrator" {
     environment            = [for name in sort(keys(local.orchestrator_environment)) : { name = name, value = local.orchestrator_environment[name] }]
     secrets                = [{ name = "API_KEYS", valueFrom = local.keys_arn }]
     dockerLabels           = { "api-keys" = local.keys_checksum }
+    ulimits                = [{ name = "nofile", softLimit = 8192, hardLimit = 8192 }]
     logConfiguration = {
       logDriver = "awslogs"
       options = {

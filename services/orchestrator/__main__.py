@@ -27,10 +27,11 @@ from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
+from services.orchestrator.connections import ConnectionLimits
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.meter import Meter
 from services.orchestrator.readiness import ReadinessCheck
-from services.orchestrator.server import HttpServer
+from services.orchestrator.server import HttpServer, spare_the_garbage_collector
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
@@ -95,6 +96,7 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
         server = _server(settings, aws, waker, check, meter)
 
         def on_ready() -> None:
+            spare_the_garbage_collector()
             notifier.ready(f"serving on {settings.host}:{settings.port}")
             log.info(
                 "orchestrator.started",
@@ -181,7 +183,8 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
         max_submissions=settings.max_submissions,
         meter=meter,
     )
-    return HttpServer(app=app, host=settings.host, port=settings.port, drain_s=settings.drain_s)
+    limits = ConnectionLimits(connections=settings.max_connections, per_address=settings.max_connections_per_address)
+    return HttpServer(app=app, host=settings.host, port=settings.port, drain_s=settings.drain_s, limits=limits)
 
 
 async def _answers(dependency: Table | Queue) -> bool:

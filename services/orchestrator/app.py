@@ -27,6 +27,7 @@ from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.problems import EXCEPTION_HANDLERS
 from services.orchestrator.readiness import Readiness, ReadinessCheck
 from services.orchestrator.request_id import HEADER, RequestId
+from services.orchestrator.stopping import StopAnswer
 
 
 def build_app(
@@ -67,7 +68,7 @@ def build_app(
     # A trailing slash is answered, not redirected: a redirected POST may lose its body or its key on the way.
     starlette.router.redirect_slashes = False
     # Around Starlette, not inside it: its answer to an unexpected error bypasses the middleware inside.
-    return RequestId(AccessLog(_allow_origins(starlette, cors_origins), meter))
+    return RequestId(AccessLog(_allow_origins(StopAnswer(starlette), cors_origins), meter))
 
 
 def _with_slash(route: Route) -> Route:

@@ -78,3 +78,35 @@ class NotReady(Exception):
         super().__init__(problem or ", ".join(name for name, is_ready in checks.items() if not is_ready))
         self.checks = checks
         self.problem = problem
+
+
+class UnreadableRequest(Exception):
+    """A request that is not read to its end; its connection is closed after the answer."""
+
+
+class MalformedRequest(UnreadableRequest):
+    """It is not HTTP/1.1."""
+
+
+class TunnelRefused(UnreadableRequest):
+    """It asks for a tunnel to somewhere else."""
+
+
+class RequestTooSlow(UnreadableRequest):
+    """It takes longer than it may."""
+
+
+class HeadTooLarge(UnreadableRequest):
+    """More bytes of headers or trailers than a request may have."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"more than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class TooManyConnections(UnreadableRequest):
+    """Its connection is one of those that are kept for `/health`."""
+
+
+class Stopping(Exception):
+    """The process ends before the request does."""

@@ -7,6 +7,7 @@ then the list is in `errors`, and `status` is the number.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
 from lib.gputask.record import Status
 from services.orchestrator import errors
-from services.orchestrator.request_id import request_id_of
+from services.orchestrator.request_id import HEADER, request_id_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -32,6 +33,7 @@ _TYPE_PREFIX = "urn:gpu-on-demand:problem:"
 _RETRY_AFTER_TRANSIENT_S = 2
 _RETRY_AFTER_PERMANENT_S = 30  # somebody has to repair a permission or a name first
 _RETRY_AFTER_NOT_READY_S = 5
+_RETRY_AFTER_CONNECTION_S = 1
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -104,12 +106,19 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     errors.InvalidIdempotencyKey: lambda error: Problem(status=400, name="invalid-idempotency-key", detail=str(error)),
     errors.IdempotencyConflict: _idempotency_conflict,
     errors.UnsupportedBodyType: lambda error: Problem(status=415, detail=str(error)),
-    # Without "Connection: close": it makes the server cut the upload off, and the client sees a reset instead of this.
     errors.BodyTooLarge: lambda error: Problem(
         status=413,
         detail=f"The body is larger than {error.limit_bytes} bytes; a character beyond ASCII counts as its JSON escape",
     ),
     errors.InvalidRequest: _invalid_request,
+    errors.MalformedRequest: lambda _: Problem(status=400, detail="The request is not well-formed HTTP/1.1"),
+    errors.TunnelRefused: lambda _: Problem(status=405, detail="Method Not Allowed", headers={"Allow": "GET, POST"}),
+    errors.RequestTooSlow: lambda _: Problem(status=408, detail="The request took too long to arrive"),
+    errors.HeadTooLarge: lambda error: Problem(
+        status=431, detail=f"The headers or trailers are larger than {error.limit_bytes} bytes"
+    ),
+    errors.TooManyConnections: lambda _: _unavailable("Too many connections", _RETRY_AFTER_CONNECTION_S),
+    errors.Stopping: lambda _: _unavailable("The service is being restarted", _RETRY_AFTER_NOT_READY_S),
     errors.Unavailable: lambda error: _unavailable(error.reason, error.retry_after_s),
     errors.NotReady: _not_ready,
     TransientAwsError: lambda _: _unavailable(_UNAVAILABLE, _RETRY_AFTER_TRANSIENT_S),
@@ -139,19 +148,38 @@ def problem_of(error: Exception) -> Problem:
 def render(request: Request, problem: Problem) -> Response:
     """The answer for one problem."""
     is_plain = bool(problem.errors or problem.is_for_job) and not _accepts_problem_json(request)
-    is_list_wanted = bool(problem.errors) and is_plain
-    members = {
-        "type": _TYPE_PREFIX + problem.name if problem.name else "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": _ENDED if is_plain else problem.status,
-        "detail": list(problem.errors) if is_list_wanted else problem.detail,
-        "request_id": request_id_of(request.scope),
-        **problem.members,
-    }
-    if problem.errors and not is_list_wanted:
-        members["errors"] = list(problem.errors)
+    members = _members(problem, request_id_of(request.scope))
+    if is_plain:
+        members["status"] = _ENDED
+    if problem.errors:
+        members["detail" if is_plain else "errors"] = list(problem.errors)
     media_type = "application/json" if is_plain else MEDIA_TYPE
     return JSONResponse(members, problem.status, problem.headers, media_type)
+
+
+def as_bytes(problem: Problem, *, request_id: str) -> bytes:
+    """The answer to what never became a request, with its head; no other answer follows it."""
+    body = json.dumps(_members(problem, request_id)).encode()
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        HEADER: request_id,
+        **problem.headers,
+    }
+    head = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", *map(": ".join, headers.items()), "", ""]
+    return "\r\n".join(head).encode("ascii") + body
+
+
+def _members(problem: Problem, request_id: str) -> dict[str, Any]:
+    return {
+        "type": _TYPE_PREFIX + problem.name if problem.name else "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.members,
+    }
 
 
 def _accepts_problem_json(request: Request) -> bool:

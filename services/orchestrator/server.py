@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from lib.daemon.supervision import CannotStart
+from services.orchestrator.connections import ConnectionLimits, Connections, most_connections
+from services.orchestrator.protocol import BoundedProtocol
 
-# An ALB keeps its connections for 60 s; if we close first, it answers 502 now and then.
-_KEEP_ALIVE_S = 75
-_BACKLOG = 512
+# Small, since all that wait in it are accepted before the first of them is counted.
+_BACKLOG = 128
+# For requests that were cut off, to say so.
+_CUT_OFF_S = 1.0
+
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -24,9 +34,23 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._on_ready = on_ready
 
+    async def check_connections(self, every_s: float) -> None:
+        """Until cancelled, end what takes too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(every_s)
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.check(loop.time())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # Requests that were cut off answer that themselves.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_CUT_OFF_S)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        _spare_the_garbage_collector()
         self._on_ready()
 
     @contextmanager
@@ -45,7 +69,7 @@ def _listeners(host: str, port: int) -> list[socket.socket]:
         raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _spare_the_garbage_collector() -> None:
+def spare_the_garbage_collector() -> None:
     """What is loaded stays, so it need not be looked through again and again: those looks were the longest pauses, over
     0.1 s, at which every open request waits. https://docs.python.org/3/library/gc.html#gc.freeze
     """
@@ -59,13 +83,15 @@ class HttpServer:
     """One listening address.
 
     Attributes:
-        drain_s: how long open requests may take after a stop; then their connections are closed.
+        drain_s: how long open requests may take after a stop; then they are answered that the service stops.
+        limits: of connections; fewer are open at once where the process may open fewer files.
     """
 
     app: ASGIApp
     host: str
     port: int
     drain_s: float
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
         """Serve until `stop`, then finish what is open.
@@ -79,12 +105,16 @@ class HttpServer:
         server = _Server(self._config(), on_ready)
         serving = asyncio.create_task(server.serve(_listeners(self.host, self.port)), name="uvicorn")
         stopping = asyncio.create_task(stop.wait())
+        checking = asyncio.create_task(server.check_connections(self.limits.check_s), name="connections")
         try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, stopping, checking}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             await serving
+            if checking.done():
+                checking.result()
         finally:
             stopping.cancel()
+            checking.cancel()
 
     def _config(self) -> uvicorn.Config:
         return uvicorn.Config(
@@ -95,6 +125,17 @@ class HttpServer:
             access_log=False,
             log_config=None,
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            http=self._protocol(),
+            ws="none",
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=max(1, round(self.drain_s)),
         )
+
+    def _protocol(self) -> type[asyncio.Protocol]:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = most_connections(self.limits.connections, descriptors=descriptors)
+        if most < self.limits.connections:
+            log.warning("server.few_descriptors", descriptors=descriptors, connections=most)
+        limits = replace(self.limits, connections=most)
+        made = partial(BoundedProtocol, limits=limits, register=Connections(limits))
+        return cast("type[asyncio.Protocol]", made)

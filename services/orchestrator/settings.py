@@ -35,6 +35,7 @@ class OrchestratorSettings(BaseSettings):
         image_url_ports: comma separated, beside 80 and 443.
         max_steps, max_cfg, max_prompt: limits of a request, the last in characters.
         cors_origins: comma separated origins whose pages may call from a browser; `*` for all.
+        max_connections_per_address: of those, from one address; none where all have that of a balancer or proxy.
         resend_after_s: a message not taken for so long is sent once more, then after twice as long, and so on.
         task_max_age_s: a task not finished by then is failed; less than the queue's retention.
         task_retention_s: how long a record is kept.
@@ -61,6 +62,8 @@ class OrchestratorSettings(BaseSettings):
     max_prompt: int = Field(default=10_000, ge=1, le=250_000)
     cors_origins: str = ""
     max_submissions: int = Field(default=128, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
+    max_connections_per_address: int | None = Field(default=None, ge=1)
     waker_interval_s: Seconds = Field(default=30, gt=0, le=300)
     janitor_interval_s: Seconds = Field(default=60, gt=0, le=3600)
     resend_after_s: Seconds = Field(default=600, gt=0)

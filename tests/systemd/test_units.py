@@ -13,6 +13,7 @@ import pytest
 
 from lib.asyncaws.session import METERING
 from services.adapter.settings import AdapterSettings
+from services.orchestrator.connections import most_connections
 from services.orchestrator.settings import OrchestratorSettings
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
@@ -66,6 +67,12 @@ def test_the_adapter_is_given_time_for_its_receive_its_drain_and_its_last_metric
 def test_the_orchestrator_is_given_time_for_its_drain_and_its_last_metrics() -> None:
     needed_s = OrchestratorSettings.model_fields["drain_s"].default + METERING.total_s
     assert service_value("orchestrator.service", "TimeoutStopSec") > needed_s
+
+
+def test_the_orchestrator_may_open_the_files_that_its_connections_need() -> None:
+    wanted = OrchestratorSettings.model_fields["max_connections"].default
+    descriptors = round(service_value("orchestrator.service", "LimitNOFILE"))
+    assert most_connections(wanted, descriptors=descriptors) == wanted
 
 
 @pytest.mark.parametrize("unit", SERVICES)

@@ -15,6 +15,7 @@ from services.devstack import resources
 from services.devstack.alarm import EXPRESSION, AlarmDefinition
 from services.devstack.simulation import numbers as simulation
 from services.doctor.judgement import idle_alarm
+from services.orchestrator.connections import ConnectionLimits, most_connections
 from services.orchestrator.settings import OrchestratorSettings
 from services.shutdown.decision import Rule
 from services.shutdown.meter import Meter as ShutdownMeter
@@ -86,10 +87,14 @@ def test_fargate_waits_for_the_drain(sources: dict[str, str]) -> None:
 
 
 def test_the_server_keeps_connections_longer_than_the_load_balancer(sources: dict[str, str]) -> None:
-    server = (CONFIGURATION.parent / "services/orchestrator/server.py").read_text()
-    (kept_s,) = re.findall(r"(?:timeout_keep_alive=|_KEEP_ALIVE_S = )(\d+)", server)
     (idle_s,) = re.findall(r"idle_timeout += (\d+)", sources["balancer.tf"])
-    assert int(kept_s) > int(idle_s)
+    assert ConnectionLimits().idle_s > int(idle_s)
+
+
+def test_fargate_may_open_the_files_that_its_connections_need(sources: dict[str, str]) -> None:
+    (descriptors,) = re.findall(r"ulimits += .*softLimit = (\d+)", sources["orchestrator_fargate.tf"])
+    wanted = orchestrator("max_connections")
+    assert most_connections(wanted, descriptors=int(descriptors)) == wanted
 
 
 def test_the_queue_takes_the_largest_message(sources: dict[str, str]) -> None:
