@@ -139,7 +139,7 @@ data "aws_iam_policy_document" "orchestrator_trust" {
 data "aws_iam_policy_document" "orchestrator" {
   statement {
     sid       = "KeepTasks"
-    actions   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"]
+    actions   = ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
     resources = [aws_dynamodb_table.tasks.arn]
   }
 
@@ -150,8 +150,8 @@ data "aws_iam_policy_document" "orchestrator" {
   }
 
   statement {
-    sid       = "QueueTasks"
-    actions   = ["sqs:SendMessage", "sqs:GetQueueAttributes"]
+    sid       = "QueueTasks" # and sweep away the messages of ended ones
+    actions   = ["sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:DeleteMessage"]
     resources = [aws_sqs_queue.tasks.arn]
   }
 

@@ -12,6 +12,7 @@ from lib.asyncaws.session import CallPolicy, call
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
+    from types_aiobotocore_sqs.literals import QueueAttributeNameType
 
 # A message is invisible for at most 12 h counted from its receive; asking for more is an error.
 MAX_VISIBILITY_S = 43_200
@@ -20,6 +21,13 @@ MAX_VISIBILITY_S = 43_200
 _MOST_MESSAGES = 10
 _MOST_BYTES = 1_048_576  # of all messages of a batch together
 _ATTRIBUTES_BYTES = 1024  # ours are short: the id of a request
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+_COUNTS: Sequence[QueueAttributeNameType] = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 _Entry = Mapping[str, Any]
 
@@ -39,6 +47,23 @@ class Message:
     body: str
     receive_count: int
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages a queue holds: approximately, and some seconds or a minute ago.
+
+    Attributes:
+        visible: may be received now.
+        hidden: received, or delayed, and not yet to be seen.
+    """
+
+    visible: int
+    hidden: int
+
+    @property
+    def messages(self) -> int:
+        return self.visible + self.hidden
 
 
 class Queue:
@@ -61,6 +86,15 @@ class Queue:
         if self._url.endswith(".fifo"):
             raise PermanentAwsError("GetQueueAttributes", "FifoQueue", "a standard queue is needed, not a FIFO one")
         await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=["QueueArn"])
+
+    async def depth(self) -> Depth:
+        """The queue's own counts."""
+        answer = await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=_COUNTS)
+        try:
+            visible, *hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TransientAwsError("GetQueueAttributes", "Garbled", repr(error)) from error
+        return Depth(visible, sum(hidden))
 
     async def send(self, body: str, attributes: Mapping[str, str]) -> None:
         """Send one message; many at once share calls. Repeating it after an error may send it twice, as SQS may."""

@@ -201,14 +201,17 @@ class TaskStore:
         """
         await self._unless_overtaken(task_id, transitions.give_up(now=self.now(), code=code, message=message))
 
-    async def in_status(self, status: Status, *, after: TaskRecord | None = None) -> AsyncIterator[TaskRecord]:
-        """All tasks of a status, the oldest first, as the index knows them: without requests.
+    async def in_status(
+        self, status: Status, *, after: TaskRecord | None = None, most: int | None = None
+    ) -> AsyncIterator[TaskRecord]:
+        """Tasks of a status, the oldest first, as the index knows them: without requests.
 
         Args:
             after: begins behind this one, which may have left the status meanwhile.
+            most: how many at the most; all if None.
         """
         place = None if after is None else _place_in_index(status, after)
-        async for item in self.table.query(STATUS_INDEX, attribute="status", value=status, after=place):
+        async for item in self.table.query(STATUS_INDEX, attribute="status", value=status, after=place, limit=most):
             yield TaskRecord.from_item(item)
 
     async def has_live(self) -> bool:

@@ -36,6 +36,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
+from services.orchestrator.walk import Walk
 
 # Less than a look at readiness may take in all, so that each part is named; the background's own patience is longer.
 _CHECK_S = 1.5
@@ -84,6 +85,7 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
         )
         janitor = Janitor(
             store=store,
+            walk=Walk(store),
             queue=aws.queue,
             dead_letters=aws.dead_letters,
             limits=Limits(resend_after_s=settings.resend_after_s, max_age_s=settings.task_max_age_s),

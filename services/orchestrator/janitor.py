@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 import structlog
 
 from lib.asyncaws.errors import AwsError, PermanentAwsError
-from lib.asyncaws.queue import Message, Queue
+from lib.asyncaws.queue import Depth, Message, Queue
 from lib.daemon.waiting import wait_for
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.message import PoisonMessage, TaskMessage, task_id_in
-from lib.gputask.record import LIVE, ErrorCode, Status, TaskRecord
+from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
 from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.submission import attributes_of, message_of
-from services.orchestrator.tidying import Burial, Limits, Verdict, decide, decide_letter, is_lost
+from services.orchestrator.sweeping import Sweeper
+from services.orchestrator.tidying import Burial, Limits, Verdict, covers, decide, decide_letter, is_lost, surplus
+from services.orchestrator.walk import Walk
 
 _BATCH = 10
 # Long enough to deal with a batch; what is left comes again at the next round.
 _DLQ_VISIBILITY_S = 60
-# Ten pages: of 100,000 tasks each is looked at once in 50 min, and a round costs a cent a day.
-_MOST_A_ROUND = 2000
+_MOST_LETTERS = 2000
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,26 +33,22 @@ log = structlog.stdlib.get_logger(__name__)
 class Janitor:
     """Drains the dead-letter queue, and beside that walks along the live tasks. Safe to run in every replica.
 
-    A round of the walk is bounded, so that it costs the same whatever waits, and per status, so that held tasks do not
-    wait behind the waiting ones. The next round goes on where it ended.
-
     A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
     others from being looked at nor end the service in every replica, round after round.
 
     Attributes:
-        most_a_round: tasks of each status, and dead letters.
-        places: per status the task behind which the next round goes on.
+        most_letters: dead letters a round.
         kept: the dead letters of unknown tasks that were reported, by message id.
     """
 
     store: TaskStore
+    walk: Walk
     queue: Queue
     dead_letters: Queue
     limits: Limits
     interval_s: float
     meter: Meter = SILENT
-    most_a_round: int = _MOST_A_ROUND
-    places: dict[Status, TaskRecord] = field(default_factory=dict)
+    most_letters: int = _MOST_LETTERS
     kept: set[str] = field(default_factory=set)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -70,26 +67,30 @@ class Janitor:
             await wait_for(stop, self.interval_s)
 
     async def tidy(self, stop: asyncio.Event) -> None:
-        """Look at the next live tasks of each status, to its end at the most."""
-        for status in LIVE:
-            await self._walk_on(status, stop)
-
-    async def _walk_on(self, status: Status, stop: asyncio.Event) -> None:
-        seen = 0
-        async for task in self.store.in_status(status, after=self.places.get(status)):
+        """Look at the next live tasks of the walk, and delete what the queue holds of others if it is much."""
+        stretch = await self.walk.next_round()
+        depth = await self._depth()
+        is_covered = depth is not None and covers(messages=depth.messages, seen=stretch.seen, is_whole=stretch.is_whole)
+        for task in stretch.tasks:
             if stop.is_set():
                 return
-            # An error ends a round as its bound does: the next one goes on behind this task, whose turn comes again.
-            self.places[status] = task
-            await self._look_at(task)
-            seen += 1
-            if seen >= self.most_a_round:
-                return
-        self.places.pop(status, None)
+            self.walk.pass_by(task)
+            await self._look_at(task, is_covered=is_covered)
+        self.walk.end_round(stretch)
+        if depth is not None and stretch.is_whole:
+            await self._sweep(surplus(messages=depth.messages, live=stretch.seen), stop)
 
-    async def _look_at(self, task: TaskRecord) -> None:
+    async def _depth(self) -> Depth | None:
         try:
-            await self._treat(task, decide(task, now=self.store.now(), limits=self.limits))
+            return await self.queue.depth()
+        except AwsError as error:
+            _report(error, "queue.not_counted")
+            return None
+
+    async def _look_at(self, task: TaskRecord, *, is_covered: bool) -> None:
+        try:
+            verdict = decide(task, now=self.store.now(), limits=self.limits, is_covered=is_covered)
+            await self._treat(task, verdict)
         except Overtaken:
             log.debug("task.overtaken", job_id=task.task_id)
         except PermanentAwsError as error:
@@ -98,10 +99,15 @@ class Janitor:
         except (TypeError, ValueError):
             log.exception("record.unreadable", job_id=task.task_id)
 
+    async def _sweep(self, most: int, stop: asyncio.Event) -> None:
+        deleted = await Sweeper(store=self.store, queue=self.queue).sweep(most, stop)
+        if deleted:
+            log.warning("messages.swept", deleted=deleted, reason="their jobs have ended")
+
     async def drain_dead_letters(self, stop: asyncio.Event) -> None:
         """Fail the tasks of dead letters; nothing else tells their clients. A letter leaves after its task's end."""
         known = len(self.kept)
-        for _ in range(self.most_a_round // _BATCH):
+        for _ in range(self.most_letters // _BATCH):
             if stop.is_set():
                 break
             letters = await self.dead_letters.receive(limit=_BATCH, wait_s=0, visibility_s=_DLQ_VISIBILITY_S)

@@ -11,6 +11,12 @@ from lib.gputask.record import TaskRecord
 _MAX_DOUBLINGS = 20
 # A task that was claimed and came back so often by the dead-letter queue will not end by itself.
 _MOST_SENDS = 10
+# Of its greatest age a task waits so much while the queue seems to hold its message: two or three copies in all.
+_COVERED_SHARE = 0.25
+# Of the tasks that a walk of many rounds has seen, so many at least are still there.
+_OF_A_LONG_WALK = 0.9
+# Fewer obsolete messages a worker deletes in seconds.
+_WORTH_A_SWEEP = 100
 # A record without a request cannot be sent again; its message may still be on its way for so many waits.
 _WAITS_WITHOUT_REQUEST = 6
 
@@ -45,14 +51,22 @@ class Burial(Enum):
     RESEND = auto()
 
 
-def decide(task: TaskRecord, *, now: float, limits: Limits) -> Verdict:
-    """What to do with a task as the index shows it. The writes that follow are conditional, so a stale view is safe."""
+def decide(task: TaskRecord, *, now: float, limits: Limits, is_covered: bool) -> Verdict:
+    """What to do with a task as the index shows it. The writes that follow are conditional, so a stale view is safe.
+
+    Args:
+        is_covered: the queue holds as many messages as tasks have no end. Then this one's is probably among them and
+            waits for its turn: of a flood each task would be queued many times over, and all copies be taken before
+            what comes after the flood. It is a hint, for a queue counts approximately, so it only lengthens the wait.
+    """
     if task.status.is_terminal or task.is_leased(now):
         return Verdict.KEEP
     # One created as far in the future is of another clock or unit, say milliseconds, and would never grow old.
     if abs(now - task.created_at) >= limits.max_age_s:
         return Verdict.EXPIRE
     patience_s = limits.resend_after_s * 2.0 ** min(max(task.sends - 1, 0), _MAX_DOUBLINGS)
+    if is_covered:
+        patience_s = max(patience_s, limits.max_age_s * _COVERED_SHARE)
     if now - task.waiting_since() >= patience_s:
         return Verdict.RESEND
     return Verdict.KEEP
@@ -78,6 +92,22 @@ def decide_letter(task: TaskRecord | None, *, is_runnable: bool, now: float) -> 
     if is_runnable and (task.attempt == 0 or task.sends < _MOST_SENDS):
         return Burial.RESEND
     return Burial.FAIL
+
+
+def covers(*, messages: int, seen: int, is_whole: bool) -> bool:
+    """Whether a queue with so many messages seems to hold one for each task without an end.
+
+    Args:
+        seen: such tasks, since the walk along them began at the oldest.
+        is_whole: there are no others. A walk of many rounds takes so long that some have ended meanwhile.
+    """
+    return messages >= (seen if is_whole else seen * _OF_A_LONG_WALK)
+
+
+def surplus(*, messages: int, live: int) -> int:
+    """How many messages the queue holds that tell of ended tasks, if they are enough to be worth a sweep; else 0."""
+    over = messages - live
+    return over if over >= _WORTH_A_SWEEP else 0
 
 
 def is_lost(task: TaskRecord, *, now: float, limits: Limits) -> bool:

@@ -41,8 +41,8 @@ def _hold_and_forget_the_run(**arguments: Any) -> Change:
     return replace(real, assign={**real.assign, "comfy_job_id": None})
 
 
-def _never_resend(task: TaskRecord, *, now: float, limits: tidying.Limits) -> tidying.Verdict:
-    verdict = tidying.decide(task, now=now, limits=limits)
+def _never_resend(task: TaskRecord, *, now: float, limits: tidying.Limits, is_covered: bool) -> tidying.Verdict:
+    verdict = tidying.decide(task, now=now, limits=limits, is_covered=is_covered)
     return tidying.Verdict.KEEP if verdict is tidying.Verdict.RESEND else verdict
 
 

@@ -55,7 +55,7 @@ class Janitor:
         for number, task in enumerate(world.tasks):
             if not task.is_live:
                 continue
-            verdict = self._table.verdict(task)
+            verdict = self._table.verdict(world, number)
             if verdict is Verdict.RESEND:
                 chore = Chore("announce", number, task.queued, task.sends)
                 yield Step("janitor", f"sees that task {number} waits", PROMPT, world._replace(janitor=chore))

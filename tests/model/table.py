@@ -68,7 +68,7 @@ class Table:
         self._policy = scope.policy
         self._limits = scope.limits
         self._changed: dict[Any, Task | None] = {}
-        self._verdicts: dict[Task, Verdict] = {}
+        self._verdicts: dict[tuple[Task, bool], Verdict] = {}
         self._refusals: dict[Task, Refusal] = {}
         self._looks: dict[Any, Look | None] = {}
         self._wakes: dict[Any, Action] = {}
@@ -88,12 +88,14 @@ class Table:
             self._changed[key] = self._change(task, self._rules.verbs.resend(seen, now=NOW_S))
         return self._changed[key]
 
-    def verdict(self, task: Task) -> Verdict:
+    def verdict(self, world: World, number: int) -> Verdict:
         """The janitor's."""
-        if task not in self._verdicts:
+        is_covered = len(world.queue) >= sum(task.is_live for task in world.tasks)
+        key = task, _ = world.tasks[number], is_covered
+        if key not in self._verdicts:
             record = TaskRecord.from_item(item_of(task))
-            self._verdicts[task] = self._rules.tidy(record, now=NOW_S, limits=self._limits)
-        return self._verdicts[task]
+            self._verdicts[key] = self._rules.tidy(record, now=NOW_S, limits=self._limits, is_covered=is_covered)
+        return self._verdicts[key]
 
     def refusal(self, task: Task) -> Refusal:
         """What becomes of a message whose task could not be claimed."""

@@ -11,12 +11,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from lib.asyncaws.errors import TransientAwsError
+from lib.asyncaws.queue import Depth
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.submission import message_of
+from services.orchestrator.sweeping import Sweeper
 from services.orchestrator.tidying import Limits
+from services.orchestrator.walk import Walk
 from tests.gputask.records import live_tasks
 from tests.orchestrator.aws_world import BODY, LARGE_BODY, AwsWorld, eventually
 
@@ -27,6 +30,7 @@ MAX_AGE_S = 86_400.0
 def janitor_of(world: AwsWorld) -> Janitor:
     return Janitor(
         store=world.tasks,
+        walk=Walk(world.tasks),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=MAX_AGE_S),
@@ -106,12 +110,15 @@ async def test_what_may_still_be_taken_is_not_sent_again(world: AwsWorld, janito
 
 
 async def test_each_send_is_waited_for_twice_as_long(world: AwsWorld, janitor: Janitor) -> None:
-    task = await world.add_task()
+    await world.add_task()
     sent = []
     for _ in range(7):
         world.clock.advance(RESEND_AFTER_S)
         await tidy(janitor)
-        sent.append(await world.messages_of(task))
+        messages = await world.messages()
+        sent.append(len(messages))
+        for message in messages:
+            await world.queue.delete(message.receipt)
     # After 600 s, 1,200 s more, 2,400 s more.
     assert sent == [1, 0, 1, 0, 0, 0, 1]
 
@@ -384,13 +391,73 @@ async def test_a_walk_goes_on_behind_the_task_that_an_error_met(world: AwsWorld,
     assert [(await stored(world, task)).sends for task in tasks] == [2, 2, 2]
 
 
+async def test_while_the_queue_seems_to_hold_each_ones_message_nothing_is_sent_again(
+    world: AwsWorld, janitor: Janitor
+) -> None:
+    tasks = [await world.add_task() for _ in range(3)]
+    for task in tasks:
+        await world.queue.send(message_of(task), {})
+    world.clock.advance(RESEND_AFTER_S)
+    await tidy(janitor)
+    assert len(await world.messages()) == len(tasks)
+    world.clock.advance(MAX_AGE_S / 4)
+    await tidy(janitor)
+    assert len(await world.messages()) == len(tasks), "whatever the counts say, each is sent again in the end"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_where_the_queue_holds_too_few_or_does_not_tell_what_waits_is_sent(
+    world: AwsWorld, janitor: Janitor, fails: bool
+) -> None:
+    tasks = [await world.add_task() for _ in range(2)]
+    for task in tasks[fails ^ 1 :]:
+        await world.queue.send(message_of(task), {})
+    if fails:
+        await world.fail("sqs", Mode.ERROR, "GetQueueAttributes", code="AccessDenied")
+    world.clock.advance(RESEND_AFTER_S)
+    await tidy(janitor)
+    assert [await world.messages_of(task) for task in tasks] != [1, 1]
+    assert [(await stored(world, task)).sends for task in tasks] == [2, 2]
+
+
+async def test_what_tells_of_many_ended_tasks_is_swept_and_what_lives_stays(
+    world: AwsWorld, janitor: Janitor, events: list[Any]
+) -> None:
+    ended = [await world.add_task() for _ in range(3)]
+    for task in ended:
+        await world.tasks.give_up(task.task_id, code=ErrorCode.EXPIRED, message="too old")
+    await asyncio.gather(*(world.queue.send(message_of(task), {}) for task in ended * 50))
+    live = await world.add_task()
+    await world.queue.send(message_of(live), {})
+    await tidy(janitor)
+    depth = await world.queue.depth()
+    assert depth.messages <= 10
+    (event,) = [event for event in events if event["event"] == "messages.swept"]
+    assert event["deleted"] >= 140
+    assert (await stored(world, live)).sends == 1
+
+
+async def test_a_sweep_ends_where_most_messages_are_alive(world: AwsWorld) -> None:
+    live = [await world.add_task() for _ in range(30)]
+    await asyncio.gather(*(world.queue.send(message_of(task), {}) for task in live))
+    assert await Sweeper(store=world.tasks, queue=world.queue).sweep(100, asyncio.Event()) == 0
+    assert await world.queue.depth() == Depth(visible=20, hidden=10)
+
+
+async def test_a_sweep_leaves_messages_of_unknown_tasks_and_unreadable_ones(world: AwsWorld) -> None:
+    for body in (json.dumps({"task_id": "00000000-0000-8000-8000-000000000000"}), "not JSON"):
+        await world.queue.send(body, {})
+    assert await Sweeper(store=world.tasks, queue=world.queue).sweep(100, asyncio.Event()) == 0
+    assert (await world.queue.depth()).messages == 2
+
+
 async def test_a_held_task_does_not_wait_behind_the_waiting_ones(world: AwsWorld, janitor: Janitor) -> None:
     held = await world.add_task()
     await world.tasks.claim(held.task_id, worker="w", lease_s=1, max_attempts=3)
     for _ in range(3):
         await world.add_task()
     world.clock.advance(RESEND_AFTER_S + 1)
-    await tidy(replace(janitor, most_a_round=1, places={}))
+    await tidy(replace(janitor, walk=Walk(world.tasks, most_a_round=1)))
     assert (await stored(world, held)).sends == 2
 
 
@@ -459,9 +526,24 @@ async def test_a_stop_ends_a_round_between_tasks(world: AwsWorld, janitor: Janit
 async def test_a_round_is_bounded_and_the_next_goes_on_where_it_ended(world: AwsWorld, janitor: Janitor) -> None:
     tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(5)]
     world.clock.advance(RESEND_AFTER_S)
-    walker = replace(janitor, most_a_round=2, places={})
+    walker = replace(janitor, walk=Walk(world.tasks, most_a_round=2))
     reached = []
     for _ in range(4):
         await tidy(walker)
         reached.append(sum([(await stored(world, task)).sends == 2 for task in tasks]))
     assert reached == [2, 4, 5, 5]
+
+
+async def test_a_walk_of_many_rounds_counts_all_it_has_seen(world: AwsWorld) -> None:
+    for number in range(5):
+        await world.add_task(created_at=world.clock.now + number)
+    walk = Walk(world.tasks, most_a_round=2)
+    rounds = []
+    for _ in range(4):
+        stretch = await walk.next_round()
+        rounds.append((len(stretch.tasks), stretch.seen, stretch.is_whole))
+        for task in stretch.tasks:
+            walk.pass_by(task)
+        walk.end_round(stretch)
+    assert rounds == [(2, 2, False), (2, 4, False), (1, 5, False), (2, 2, False)]
+    assert (await Walk(world.tasks).next_round()).is_whole

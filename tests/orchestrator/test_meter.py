@@ -26,6 +26,7 @@ from services.orchestrator.meter import Meter
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
+from services.orchestrator.walk import Walk
 from tests.asyncaws.readings import readings
 from tests.orchestrator.aws_world import BODY, AwsWorld, Gpu, eventually
 from tests.orchestrator.http_world import CAMERA_ANGLE_BODY, CAMERA_ANGLE_PATH, World
@@ -55,6 +56,7 @@ async def submission_of(aws: AwsSession, world: AwsWorld, metrics: Metrics) -> S
 def janitor_of(world: AwsWorld, metrics: Metrics) -> Janitor:
     return Janitor(
         store=world.tasks,
+        walk=Walk(world.tasks),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=600, max_age_s=86_400),

@@ -22,6 +22,7 @@ from services.orchestrator.errors import IdempotencyConflict, Unavailable
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
+from services.orchestrator.walk import Walk
 from tests.gputask.records import live_tasks
 from tests.orchestrator.aws_world import BODY, LARGE_BODY, OTHER_BODY, AwsWorld, Clock
 
@@ -99,6 +100,7 @@ def front(path: RequestPath) -> Front:
 def janitor_of(world: AwsWorld) -> Janitor:
     return Janitor(
         store=world.tasks,
+        walk=Walk(world.tasks),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=86_400),

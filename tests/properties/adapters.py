@@ -28,6 +28,7 @@ from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.tidying import Limits
+from services.orchestrator.walk import Walk
 from tests.adapter.unified_api import UnifiedApi
 from tests.gputask.records import NOW
 from tests.properties.hours import Hours, elapse, settle
@@ -143,7 +144,9 @@ class Place:
     @property
     def janitor(self) -> Janitor:
         dead = self._queue_at(self.dead_letter_url)
-        return Janitor(store=self.store, queue=self.queue, dead_letters=dead, limits=LIMITS, interval_s=60.0)
+        return Janitor(
+            store=self.store, walk=Walk(self.store), queue=self.queue, dead_letters=dead, limits=LIMITS, interval_s=60.0
+        )
 
     def hire(self, slots: int) -> Adapter:
         """Start one more adapter."""

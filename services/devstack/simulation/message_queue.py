@@ -33,6 +33,11 @@ class MessageQueue:
         now_s = self._clock.now_s
         return sum(1 for message in self._messages if message.visible_at_s <= now_s)
 
+    @property
+    def depth(self) -> int:
+        """Messages in all, whether they are visible or not."""
+        return len(self._messages)
+
     def listen(self, listener: Callable[[], None]) -> None:
         self._listener = listener
 

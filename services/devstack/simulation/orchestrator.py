@@ -79,8 +79,10 @@ class Janitor:
     def _round(self) -> None:
         self._bury()
         now_s = self._world.clock.now_s
-        for task in self._world.table.live():
-            match tidying.decide(task, now=now_s, limits=_LIMITS):
+        live = self._world.table.live()
+        is_covered = self._world.queue.depth >= len(live)
+        for task in live:
+            match tidying.decide(task, now=now_s, limits=_LIMITS, is_covered=is_covered):
                 case tidying.Verdict.RESEND:
                     self._resend(task)
                 case tidying.Verdict.EXPIRE:
