@@ -14,6 +14,7 @@ from structlog.types import Processor
 
 from lib.daemon.journal import SOCKET_PATH, JournalSender, encode_entry
 from lib.daemon.outlet import Outlet, Write, to_descriptor
+from lib.daemon.quota import Quota
 
 Event = MutableMapping[str, Any]
 
@@ -112,19 +113,31 @@ class _Handler(logging.Handler, ABC):
     def __init__(self, write: Write) -> None:
         super().__init__()
         self._outlet = Outlet(write, notice=self._notice)
+        # Of warnings and errors: a fault that repeats by the thousand, or that clients cause, is told by its number.
+        self._quota = Quota[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._tell_left_out()
+        if record.levelno >= logging.WARNING and not self._quota.admit(f"{record.name}:{record.lineno}"):
+            return
         try:
             self._outlet.put(self._encode(record))
         except Exception:  # the logging module's own rule: a handler never breaks its caller
             self._outlet.drop()
 
     def close(self) -> None:
+        self._tell_left_out(is_last=True)
         self._outlet.close()
         super().close()
 
+    def _tell_left_out(self, *, is_last: bool = False) -> None:
+        for place, number in self._quota.left_out(is_last=is_last).items():
+            self._outlet.put(self._own_line(f"{number} more lines of {place} were left out"))
+
     def _notice(self, dropped: int) -> bytes:
-        text = f"{dropped} lines were dropped, because nobody read them or they could not be written"
+        return self._own_line(f"{dropped} lines were dropped, because nobody read them or they could not be written")
+
+    def _own_line(self, text: str) -> bytes:
         return self._encode(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None))
 
     @abstractmethod

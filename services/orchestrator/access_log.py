@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.daemon.quota import Quota
 from services.orchestrator.meter import SILENT, Meter
 
 # Asked every few seconds by load balancers; worth a line only when somebody looks for it.
@@ -26,6 +28,8 @@ def note(scope: Scope, **fields: Any) -> None:
 class AccessLog:
     """ASGI middleware: `request.finished` with method, path, status, milliseconds, client and task.
 
+    Beyond a number of refusals of one kind, `request.lines_left_out` gives their number instead.
+
     Starlette answers an unexpected error with a 500 and then raises it again for the server to log. Here it is logged
     with the request's ids and ends; it goes on only if the client has no complete answer, so that the server closes the
     connection.
@@ -34,6 +38,8 @@ class AccessLog:
     def __init__(self, app: ASGIApp, meter: Meter = SILENT) -> None:
         self._app = app
         self._meter = meter
+        # Of refusals, by client and status: whoever has no key can cause as many as he likes.
+        self._quota = Quota[tuple[str | None, int]]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +57,24 @@ class AccessLog:
             duration_s = time.perf_counter() - started
             if answer.is_complete:
                 self._meter.answered(answer.status, duration_s)
-            _write_line(scope, answer.status, duration_s)
+            self._write_line(scope, answer.status, duration_s)
+
+    def _write_line(self, scope: Scope, status: int, duration_s: float) -> None:
+        fields = scope["state"].get("access", {})
+        client_id = fields.get("client_id")
+        for (client, refusal), number in self._quota.left_out().items():
+            log.info("request.lines_left_out", client_id=client, status=refusal, count=number)
+        if status >= HTTPStatus.BAD_REQUEST and not self._quota.admit((client_id, status)):
+            return
+        write = log.debug if scope["path"] in _PROBES else log.info
+        write(
+            "request.finished",
+            method=scope["method"],
+            path=scope["path"][:_MAX_PATH_LENGTH],
+            status=status,
+            duration_ms=round(duration_s * 1000, 1),
+            **fields,
+        )
 
 
 class _Answer:
@@ -68,15 +91,3 @@ class _Answer:
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_complete = True
-
-
-def _write_line(scope: Scope, status: int, duration_s: float) -> None:
-    write = log.debug if scope["path"] in _PROBES else log.info
-    write(
-        "request.finished",
-        method=scope["method"],
-        path=scope["path"][:_MAX_PATH_LENGTH],
-        status=status,
-        duration_ms=round(duration_s * 1000, 1),
-        **scope["state"].get("access", {}),
-    )

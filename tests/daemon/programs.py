@@ -105,11 +105,23 @@ def chatter(form: str, journal_path: str) -> int:
     return 0
 
 
+def repeating(form: str, journal_path: str) -> int:
+    """Warn of the same thing again and again, of another once, and go on as usual."""
+    configure_logging("sample", form=LogFormat(form), level="INFO", journal_path=journal_path or "unused")
+    for number in range(1000):
+        log.warning("aws.failed", number=number)
+        logging.getLogger("asyncio").error("accept() failed, %s", number)
+        log.info("task.looked_at")
+    log.warning("disk.full")
+    return 0
+
+
 PROGRAMS: dict[str, Callable[..., int]] = {
     "configured": configured,
     "supervised": supervised,
     "logging": logging_everything,
     "chatter": chatter,
+    "repeating": repeating,
 }
 
 if __name__ == "__main__":

@@ -164,3 +164,16 @@ async def test_a_journal_that_does_not_read_costs_entries_and_holds_up_nothing(
     await process.communicate(b"\n")
     assert process.returncode == 0
     assert waiting(journal)
+
+
+async def test_what_repeats_by_the_thousand_is_told_by_its_number(start: Start) -> None:
+    process = await start("repeating", "json", "")
+    _, err = await process.communicate()
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    warnings = [line["event"] for line in lines if line["level"] != "info"]
+    left_out = sum(int(number) for line in warnings for number in re.findall(r"(\d+) more lines of", line))
+    assert left_out > 0
+    assert warnings.count("aws.failed") + sum(line.startswith("accept()") for line in warnings) + left_out == 2000
+    # Other lines, and those that say what goes on, are all there.
+    assert warnings.count("disk.full") == 1
+    assert sum(line["event"] == "task.looked_at" for line in lines) == 1000

@@ -146,3 +146,17 @@ async def test_any_origin_may_be_allowed() -> None:
     async with World(cors_origins=["*"]) as world:
         response = await world.client.get("/nothing", headers={"Origin": PAGE})
         assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_refusals_without_end_are_told_by_their_number() -> None:
+    async with World(keys=api_keys(alice="key-of-alice")) as world:
+        with capture_logs() as lines:
+            for _ in range(200):
+                assert (await world.client.get("/api/v1/jobs/x")).status_code == 401
+            alice = {"X-API-Key": "key-of-alice"}
+            assert (await world.client.get("/api/v1/jobs/x", headers=alice)).status_code == 404
+            assert (await world.client.get("/")).status_code == 200
+    statuses = [line["status"] for line in lines if line["event"] == "request.finished"]
+    told = sum(line["count"] for line in lines if line["event"] == "request.lines_left_out")
+    assert 0 < statuses.count(401) < 200 - told
+    assert (statuses.count(404), statuses.count(200)) == (1, 1)
