@@ -1,4 +1,4 @@
-"""Looks that failed in a row: one line in the log for each change, and a summary at the end."""
+"""Tries that failed in a row: one line in the log for each change, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Mishaps:
-    """What went wrong with the looks at one job."""
+    """What went wrong with the tries at one thing.
 
-    def __init__(self) -> None:
+    Args:
+        failed: the event of a change,
+        recovered: and of the summary.
+    """
+
+    def __init__(self, *, failed: str, recovered: str) -> None:
+        self._failed = failed
+        self._recovered = recovered
         self._error: str | None = None
         self._count = 0
 
     def note(self, error: str) -> None:
-        """A look failed. The same error again is only counted."""
+        """A try failed. The same error again is only counted."""
         self._count += 1
         if error != self._error:
-            log.warning("upstream.look_failed", error=error)
+            log.warning(self._failed, error=error)
             self._error = error
 
     def end(self) -> None:
-        """A look was answered."""
+        """A try succeeded."""
         if self._count:
-            log.info("upstream.looks_recovered", failed=self._count, error=self._error)
+            log.info(self._recovered, failed=self._count, error=self._error)
         self._error, self._count = None, 0

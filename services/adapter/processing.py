@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import stamina
 import structlog
 
 from lib.asyncaws.consumer import Delivery, Unserviceable
@@ -21,6 +20,7 @@ from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import SILENT, Meter
 from services.adapter.refusal import Claimable, Exhausted, HeldElsewhere, Obsolete, Unknown, decide
+from services.adapter.retrying import retrying
 from services.adapter.run import Completed, Failed, GivenBack, Outcome, Runner
 from services.adapter.worker import Worker
 
@@ -92,14 +92,14 @@ class Processor:
 
     async def _claim(self, message: TaskMessage) -> TaskRecord:
         worker = f"{self.worker.name}/{next(self.claim_numbers)}"
-        async for attempt in stamina.retry_context(
-            on=AuthenticationAwsError, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
-        ):
-            with attempt:
-                return await self.store.claim(
-                    message.task_id, worker=worker, lease_s=self.lease.lease_s, max_attempts=self.max_attempts
-                )
-        raise AssertionError("stamina returns or raises")
+        return await retrying(
+            lambda: self.store.claim(
+                message.task_id, worker=worker, lease_s=self.lease.lease_s, max_attempts=self.max_attempts
+            ),
+            on=AuthenticationAwsError,
+            within_s=self.lease.lease_s,
+            until=self.stop,  # nothing is lost by then, and systemd kills who does not end
+        )
 
     async def _decline(self, task_id: str, task: TaskRecord | None, delivery: Delivery) -> None:
         match decide(task, now=self.store.now(), max_attempts=self.max_attempts):
@@ -188,11 +188,7 @@ class Processor:
 
     async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
         """Repeat a write as long as the lease can still hold: what it says has cost GPU time."""
-        async for attempt in stamina.retry_context(
-            on=_MOMENTARY, attempts=None, timeout=float(self.lease.lease_s), wait_initial=0.2, wait_max=10.0
-        ):
-            with attempt:
-                await write()
+        await retrying(write, on=_MOMENTARY, within_s=self.lease.lease_s, until=self.abandon)
 
     async def _answer(self, delivery: Delivery, outcome: Outcome) -> None:
         """If this fails the message comes again and its record, being finished, sends it away."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-import stamina
 import structlog
 
 from lib.gputask.gpu import UpstreamHealth
@@ -23,12 +22,14 @@ from services.adapter.errors import (
 )
 from services.adapter.mishaps import Mishaps
 from services.adapter.pacing import Durations, pause_s, span
+from services.adapter.retrying import retrying
 from services.adapter.upstream import UnifiedApi, UpstreamJob
 
 # With a blocked upstream one GET lasts as long as its job; asking anew now and then notices a dead connection.
 _LOOK_TIMEOUT_S = 60.0
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_DELAY_S = 5
+_SUBMIT_WITHIN_S = 15.0
 _UNREADY_DELAY_S = 30
 _GOES_ON = frozenset({"pending", "queued", "processing", "running"})
 # A restart takes seconds. What does not listen for so long has died, and its job with it.
@@ -138,14 +139,13 @@ class Runner:
     async def _post(self, message: TaskMessage, request_id: str) -> UpstreamJob:
         """Refused connections are retried for a while; whatever may have arrived is not."""
         # The timeout of the request itself is the attempt's: an upstream that is busy answers when it can.
-        async for attempt in stamina.retry_context(
-            on=UpstreamUnreachable, attempts=None, timeout=15.0, wait_initial=0.1, wait_max=2.0
-        ):
-            with attempt:
-                return await self.api.submit(
-                    message.api_path, message.request_body, request_id=request_id, timeout_s=2 * self.deadline_s
-                )
-        raise AssertionError("stamina returns or raises")
+        return await retrying(
+            lambda: self.api.submit(
+                message.api_path, message.request_body, request_id=request_id, timeout_s=2 * self.deadline_s
+            ),
+            on=UpstreamUnreachable,
+            within_s=_SUBMIT_WITHIN_S,
+        )
 
     async def _find_out(self, error: SubmissionUnknown) -> Outcome:
         """Was the upstream killed, and the run with it? Then nobody listens now, and another attempt is right.
@@ -178,7 +178,7 @@ class Runner:
         """
         clock = asyncio.get_running_loop().time
         began_at = heard_at = clock()
-        mishaps = Mishaps()
+        mishaps = Mishaps(failed="upstream.look_failed", recovered="upstream.looks_recovered")
         while True:
             try:
                 job = await self.api.look(job_id, timeout_s=self.look_timeout_s)

@@ -32,6 +32,7 @@ from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import Meter
 from services.adapter.processing import Processor
+from services.adapter.retrying import silence_stamina
 from services.adapter.run import Runner
 from services.adapter.settings import AdapterSettings
 from services.adapter.silence import Silence
@@ -48,6 +49,7 @@ def main() -> None:
     )
     settings = load_settings(AdapterSettings)
     configure_logging("adapter", form=settings.log_format, level=settings.log_level)
+    silence_stamina()
 
     async def serve(stop: asyncio.Event) -> None:
         await _serve(settings, Notifier.from_environment(), stop)

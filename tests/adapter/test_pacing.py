@@ -45,7 +45,7 @@ def test_a_deadline_is_told_in_sensible_units() -> None:
 
 
 def test_failed_looks_are_a_line_for_each_change_and_a_summary() -> None:
-    mishaps = Mishaps()
+    mishaps = Mishaps(failed="upstream.look_failed", recovered="upstream.looks_recovered")
     with capture_logs() as lines:
         for error in ("broke", "broke", "silent", "silent", "silent"):
             mishaps.note(error)

@@ -16,6 +16,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from lib.asyncaws.consumer import Delivery, Unserviceable
+from lib.asyncaws.errors import AuthenticationAwsError
 from lib.gputask.kinds import CAMERA_ANGLE
 from lib.gputask.record import ErrorCode, Status
 from services.adapter.dialect import for_client
@@ -27,6 +28,8 @@ from tests.adapter.wire import Fate, Wire
 from tests.adapter.workplace import PROMPT, Adapter, Workplace, open_adapter
 
 OpenAdapter = Callable[..., Adapter]
+
+STOP_S = 15.0  # less than systemd leaves after the drain
 
 
 @pytest.fixture
@@ -486,6 +489,51 @@ async def test_a_claim_that_is_refused_for_good_ends_the_adapter_and_burns_no_re
     assert "AccessDeniedException" in str(refusal.value.__cause__)
     assert await place.status(task_id) is Status.PENDING
     assert not api.submissions
+
+
+async def test_a_stop_does_not_wait_for_credentials_that_never_come(
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, wire: Wire
+) -> None:
+    refused = wire.order("UpdateItem", Fate.EXPIRED)
+    await place.submit()
+    adapter = hire(lease_s=600)
+    taking = asyncio.create_task(adapter.take_next())
+    await refused.met.wait()
+    adapter.processor.stop.set()
+    async with asyncio.timeout(STOP_S):
+        with pytest.raises(Unserviceable):
+            await taking
+    assert not api.submissions
+
+
+async def test_a_stop_that_cannot_wait_does_not_wait_for_credentials_either(
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, wire: Wire
+) -> None:
+    """The run is noted: the next worker fetches its result."""
+    refused = wire.order("UpdateItem", Fate.EXPIRED, part="#result_s3_uri")
+    api.ends_at_once = True
+    task_id = await place.submit()
+    adapter = hire(lease_s=600)
+    taking = asyncio.create_task(adapter.take_next())
+    await refused.met.wait()
+    adapter.processor.abandon.set()
+    async with asyncio.timeout(STOP_S):
+        with pytest.raises(AuthenticationAwsError):
+            await taking
+    assert (await place.record(task_id)).comfy_job_id == api.runs[0]
+
+
+async def test_a_refusal_that_lasts_is_one_line_and_a_summary(
+    api: UnifiedApi, place: Workplace, adapter: Adapter, wire: Wire
+) -> None:
+    wire.order("UpdateItem", Fate.EXPIRED, part="#claimed_at", times=3)
+    api.ends_at_once = True
+    await place.submit()
+    with capture_logs() as events:
+        await adapter.take_next()
+    told = [event for event in events if event["event"].startswith("retry.")]
+    assert [event["event"] for event in told] == ["retry.failed", "retry.recovered"]
+    assert told[-1]["failed"] == 3
 
 
 @pytest.mark.parametrize("part", ["#claimed_at", "#comfy_job_id", "#result_s3_uri"])
