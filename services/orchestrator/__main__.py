@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
 
-from lib.asyncaws.errors import AwsError
 from lib.asyncaws.instance import Instance
 from lib.asyncaws.queue import Queue
 from lib.asyncaws.reporter import Reporter, reporting
@@ -28,6 +26,7 @@ from lib.gputask.store import TaskStore
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.connections import ConnectionLimits
+from services.orchestrator.dependencies import Dependencies
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.meter import Meter
 from services.orchestrator.readiness import ReadinessCheck
@@ -37,9 +36,6 @@ from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
 from services.orchestrator.walk import Walk
-
-# Less than a look at readiness may take in all, so that each part is named; the background's own patience is longer.
-_CHECK_S = 1.5
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -92,7 +88,9 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             interval_s=settings.janitor_interval_s,
             meter=meter,
         )
-        check = _readiness_check(aws)
+        # The background has clients of its own; without them nothing wakes, and nothing that was lost is sent again.
+        tables, queues = (aws.request_table, aws.table), (aws.request_queue, aws.queue, aws.dead_letters)
+        check = Dependencies({"table": tables, "queue": queues}).check
         # The first call of a client loads its endpoint rules; better now than in somebody's first POST.
         await check()
         server = _server(settings, aws, waker, check, meter)
@@ -116,7 +114,8 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             {
                 "server": server.run(stop, on_ready),
                 "waker": cut_off(stop, _wake(waker, stop), after_s=settings.drain_s),
-                "janitor": cut_off(stop, janitor.run(stop), after_s=settings.drain_s),
+                "dead-letters": cut_off(stop, janitor.watch_dead_letters(stop), after_s=settings.drain_s),
+                "tidying": cut_off(stop, janitor.watch_tasks(stop), after_s=settings.drain_s),
                 "metrics": aws.reporter.run(stop),
                 "watchdog": notifier.feed_watchdog(stop),
                 "farewell": _say_farewell(stop, notifier),
@@ -155,16 +154,6 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
     )
 
 
-def _readiness_check(aws: _Aws) -> ReadinessCheck:
-    async def check() -> Mapping[str, bool]:
-        # The background has clients of its own; without them nothing wakes, and nothing that was lost is sent again.
-        tables, queues = (aws.request_table, aws.table), (aws.request_queue, aws.queue, aws.dead_letters)
-        answers = await asyncio.gather(*(_answers(each) for each in (*tables, *queues)))
-        return {"table": all(answers[: len(tables)]), "queue": all(answers[len(tables) :])}
-
-    return check
-
-
 def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: ReadinessCheck, meter: Meter) -> HttpServer:
     tasks = TaskStore(aws.request_table, time.time)
     app = build_app(
@@ -187,16 +176,6 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
     )
     limits = ConnectionLimits(connections=settings.max_connections, per_address=settings.max_connections_per_address)
     return HttpServer(app=app, host=settings.host, port=settings.port, drain_s=settings.drain_s, limits=limits)
-
-
-async def _answers(dependency: Table | Queue) -> bool:
-    try:
-        async with asyncio.timeout(_CHECK_S):
-            await dependency.check()
-    except (AwsError, TimeoutError) as error:
-        log.warning("readiness.dependency_failed", error=str(error) or "timed out")
-        return False
-    return True
 
 
 if __name__ == "__main__":

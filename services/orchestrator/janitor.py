@@ -33,8 +33,7 @@ log = structlog.stdlib.get_logger(__name__)
 class Janitor:
     """Drains the dead-letter queue, and beside that walks along the live tasks. Safe to run in every replica.
 
-    A record that makes no sense, say after a hand at the console, is reported and left out: it must neither keep the
-    others from being looked at nor end the service in every replica, round after round.
+    Two duties, each for a task of its own: one that fails, or has much to do, must not keep the other from being done.
 
     Attributes:
         most_letters: dead letters a round.
@@ -51,12 +50,13 @@ class Janitor:
     most_letters: int = _MOST_LETTERS
     kept: set[str] = field(default_factory=set)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Rounds of each duty now and then every `interval_s` until `stop`."""
-        # Side by side: a duty that fails, or has much to do, must not keep the other from being done.
-        async with asyncio.TaskGroup() as duties:
-            duties.create_task(self._repeat(self.drain_dead_letters, stop), name="dead-letters")
-            duties.create_task(self._repeat(self.tidy, stop), name="tidy")
+    async def watch_dead_letters(self, stop: asyncio.Event) -> None:
+        """Drain the dead letters now and then every `interval_s` until `stop`."""
+        await self._repeat(self.drain_dead_letters, stop)
+
+    async def watch_tasks(self, stop: asyncio.Event) -> None:
+        """Go on with the walk now and then every `interval_s` until `stop`."""
+        await self._repeat(self.tidy, stop)
 
     async def _repeat(self, duty: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -96,8 +96,6 @@ class Janitor:
         except PermanentAwsError as error:
             # Perhaps only this task's fault: the others get their turn.
             _report(error, "task.tidying_failed", job_id=task.task_id)
-        except (TypeError, ValueError):
-            log.exception("record.unreadable", job_id=task.task_id)
 
     async def _sweep(self, most: int, stop: asyncio.Event) -> None:
         deleted = await Sweeper(store=self.store, queue=self.queue).sweep(most, stop)
@@ -124,8 +122,6 @@ class Janitor:
                 await self.dead_letters.delete(letter.receipt)
         except PermanentAwsError as error:
             _report(error, "dead_letter.burial_failed", message_id=letter.id)
-        except (TypeError, ValueError):
-            log.exception("record.unreadable", message_id=letter.id)
 
     async def _treat(self, task: TaskRecord, verdict: Verdict) -> None:
         match verdict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from lib.asyncaws.errors import AwsError, PermanentAwsError
+from lib.asyncaws.errors import AuthenticationAwsError, AwsError, PermanentAwsError
 from lib.asyncaws.instance import Instance, InstanceState
 from lib.asyncaws.table import Table
 from lib.daemon.waiting import wait_for, wait_for_any
@@ -20,35 +20,63 @@ from services.orchestrator.waking import Action, WakeDecision, WakeFacts, backof
 # However fast the nudges come: EC2 throttles per account.
 _SPACING_S = 1.0
 _LOOK_AT_GPU = "DescribeInstances"
-# So many starts in a row that EC2 took and dropped are no bad luck any more.
-_FALLBACKS_FOR_AN_OPERATOR = 3
+_FELL_BACK = "StoppedAgain"
+# So many starts in a row that EC2 took and dropped, or refused over credentials, are no bad luck any more.
+_REPEATS_FOR_AN_OPERATOR = 3
+# Credentials that are being renewed, or a clock that is being set, are refused for seconds.
+REFUSAL_OF_A_MOMENT_S = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
+    """
+    Attributes:
+        count: starts refused in a row,
+        repeats: and of them the last ones with this code.
+        is_final: it does not pass by itself.
+    """
+
     count: int
+    repeats: int
     at: float
     code: str
-    is_final: bool  # it does not pass by itself
+    is_final: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Blindness:
-    """Looks that failed in a row, and how the last one did."""
+    """Looks that failed in a row, how the last one did, and since when all have failed over credentials."""
 
     count: int
     error: AwsError
+    at: float
+    unauthenticated_since: float | None
+
+    @property
+    def is_of_the_gpu(self) -> bool:
+        return self.error.operation == _LOOK_AT_GPU
 
     @property
     def needs_operator(self) -> bool:
         """A table that does not answer is told of by its own check."""
-        return isinstance(self.error, PermanentAwsError) and self.error.operation == _LOOK_AT_GPU
+        is_final = isinstance(self.error, PermanentAwsError) and self._is_more_than_a_moment
+        return is_final and self.is_of_the_gpu
+
+    @property
+    def means_dead_credentials(self) -> bool:
+        """The table, which any credentials of ours may read, has refused them for longer than a renewal takes."""
+        is_refused = self.unauthenticated_since is not None and not self.is_of_the_gpu
+        return is_refused and self._is_more_than_a_moment
+
+    @property
+    def _is_more_than_a_moment(self) -> bool:
+        return self.unauthenticated_since is None or self.at - self.unauthenticated_since >= REFUSAL_OF_A_MOMENT_S
 
     @property
     def stage(self) -> str:
-        what = "GPU" if self.error.operation == _LOOK_AT_GPU else "tasks"
+        what = "GPU" if self.is_of_the_gpu else "tasks"
         return f"{what} cannot be looked up ({self.error.code}), trying again"
 
 
@@ -130,15 +158,22 @@ class Waker:
             log.info("instance.found", instance_id=self._instance.id, state=state.value)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop`."""
+        """Look until `stop`.
+
+        Raises:
+            AuthenticationAwsError: the credentials are dead, say static ones that have expired. Only a new process may
+                find better ones.
+        """
         while not stop.is_set():
             nudged = self._nudged.is_set()
             self._nudged.clear()
             try:
                 delay_s = await self._look(nudged=nudged)
             except AwsError as error:
-                self._note_blindness(error)
-                delay_s = min(self._interval_s, backoff_s(self._blindness.count if self._blindness else 1))
+                blindness = self._note_blindness(error)
+                if blindness.means_dead_credentials:
+                    raise
+                delay_s = min(self._interval_s, backoff_s(blindness.count))
             if not await wait_for(stop, self._spacing_s):
                 await wait_for_any((stop, self._nudged), max(delay_s - self._spacing_s, 0.0))
 
@@ -208,7 +243,10 @@ class Waker:
         return self._decision
 
     def _note_refusal(self, error: AwsError) -> WakeDecision:
-        is_final = isinstance(error, PermanentAwsError)
+        is_lasting = self._repeats_of(error.code) >= _REPEATS_FOR_AN_OPERATOR
+        is_final = isinstance(error, PermanentAwsError) and (
+            is_lasting or not isinstance(error, AuthenticationAwsError)
+        )
         count = self._count_refusal(error.code, is_final=is_final)
         delay_s = backoff_s(count)
         _report(error, "instance.start_refused", reason=str(error), refusals=count, retry_in_s=delay_s)
@@ -221,27 +259,35 @@ class Waker:
         https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/troubleshooting-launch.html
         """
         self._ordered_at = None
-        again = self._refusal.count + 1 if self._refusal else 1
         # A key that may not be used or a broken volume does not pass by itself; missing capacity may.
-        count = self._count_refusal("StoppedAgain", is_final=again >= _FALLBACKS_FOR_AN_OPERATOR)
+        is_final = self._repeats_of(_FELL_BACK) >= _REPEATS_FOR_AN_OPERATOR
+        count = self._count_refusal(_FELL_BACK, is_final=is_final)
         log.warning("instance.fell_back", instance_id=self._instance.id, refusals=count, retry_in_s=backoff_s(count))
+
+    def _repeats_of(self, code: str) -> int:
+        """How often in a row starts have been refused so, this time included."""
+        return self._refusal.repeats + 1 if self._refusal and self._refusal.code == code else 1
 
     def _count_refusal(self, code: str, *, is_final: bool) -> int:
         count = self._refusal.count + 1 if self._refusal else 1
-        self._refusal = _Refusal(count, self._store.now(), code, is_final)
+        self._refusal = _Refusal(count, self._repeats_of(code), self._store.now(), code, is_final)
         return count
 
-    def _note_blindness(self, error: AwsError) -> None:
+    def _note_blindness(self, error: AwsError) -> _Blindness:
         """Logged when it begins or changes, and then after 2, 4, 8 ... looks: a table that is away for hours is one
         story, not a line every few seconds.
         """
-        before = self._blindness
+        before, now = self._blindness, self._store.now()
         is_the_same = before is not None and before.error.code == error.code
         count = before.count + 1 if before is not None else 1
-        self._blindness = _Blindness(count, error)
+        since = None
+        if isinstance(error, AuthenticationAwsError):
+            since = before.unauthenticated_since if before and before.unauthenticated_since is not None else now
+        self._blindness = _Blindness(count, error, now, since)
         if not is_the_same or count.bit_count() == 1:
             _report(error, "waker.look_failed", error=str(error), looks=count)
         self._meter.blocked(is_blocked=self.problem is not None)
+        return self._blindness
 
     def _say(self, decision: WakeDecision) -> None:
         if self._decision is None or decision.reason != self._decision.reason:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from lib.asyncaws.errors import TransientAwsError
 from lib.asyncaws.queue import Depth
+from lib.asyncaws.errors import TransientAwsError
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
@@ -50,11 +51,15 @@ def events() -> Iterator[list[Any]]:
         yield events
 
 
+async def both_duties(janitor: Janitor, stop: asyncio.Event) -> None:
+    await asyncio.gather(janitor.watch_dead_letters(stop), janitor.watch_tasks(stop))
+
+
 @asynccontextmanager
 async def working(janitor: Janitor) -> AsyncIterator[asyncio.Task[None]]:
     """The janitor, round after round."""
     stop = asyncio.Event()
-    running = asyncio.create_task(janitor.run(stop))
+    running = asyncio.create_task(both_duties(janitor, stop))
     try:
         yield running
     finally:
@@ -547,3 +552,17 @@ async def test_a_walk_of_many_rounds_counts_all_it_has_seen(world: AwsWorld) -> 
         walk.end_round(stretch)
     assert rounds == [(2, 2, False), (2, 4, False), (1, 5, False), (2, 2, False)]
     assert (await Walk(world.tasks).next_round()).is_whole
+
+
+async def test_after_an_error_the_walk_goes_on_where_it_was(world: AwsWorld, janitor: Janitor) -> None:
+    """Begun anew each time, a walk with one bad call in each round would never come to the younger tasks."""
+    tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(3)]
+    world.clock.advance(RESEND_AFTER_S)
+    walker = replace(janitor, walk=Walk(world.tasks, most_a_round=1))
+    await tidy(walker)
+    await world.fail("dynamodb", Mode.ERROR, "Query", code="ServiceUnavailable")
+    with pytest.raises(TransientAwsError):
+        await tidy(walker)
+    await world.mend()
+    await tidy(walker)
+    assert [(await stored(world, task)).sends for task in tasks] == [2, 2, 1]

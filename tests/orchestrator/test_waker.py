@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from lib.asyncaws.errors import AuthenticationAwsError
 from lib.gputask.gpu import UpstreamHealth, WorkerRecord, instance_key, worker_key
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
-from services.orchestrator.waker import Waker
+from services.orchestrator.waker import REFUSAL_OF_A_MOMENT_S, Waker
 from services.orchestrator.waking import STOPPING_LIMIT_S, backoff_s
 from tests.orchestrator.aws_world import AwsWorld, CallsSince, Gpu, eventually
 
@@ -292,6 +293,62 @@ async def test_a_start_that_may_succeed_later_is_no_problem_for_an_operator(
     async with looking(waker):
         await noted(events, "instance.start_refused", 1)
         assert waker.problem is None
+
+
+async def test_one_start_refused_over_credentials_needs_no_operator_and_three_do(
+    world: AwsWorld, gpu: Gpu, waker: Waker, events: list[Any]
+) -> None:
+    await world.add_task()
+    await world.fail("ec2", Mode.ERROR, "StartInstances", code="AuthFailure")
+    async with looking(waker):
+        for count in (1, 2, 3):
+            await noted(events, "instance.start_refused", count)
+            assert (waker.problem is not None) is (count == 3)
+            world.clock.advance(backoff_s(count))
+        await world.mend()
+        await gpu.reach("pending", "running")
+
+
+async def test_a_look_refused_over_credentials_needs_an_operator_when_it_lasts(
+    world: AwsWorld, waker: Waker, events: list[Any]
+) -> None:
+    await world.add_task()
+    await world.fail("ec2", Mode.ERROR, "DescribeInstances", code="AuthFailure")
+    async with looking(waker) as running:
+        await noted(events, "waker.look_failed", 2)
+        assert waker.problem is None
+        world.clock.advance(REFUSAL_OF_A_MOMENT_S)
+        await eventually(lambda: is_problem(waker, "GPU cannot be looked up (AuthFailure), trying again"))
+        assert not running.done()
+        await world.mend()
+        await eventually(lambda: is_problem(waker, None))
+
+
+async def test_credentials_that_are_refused_for_longer_than_a_renewal_end_the_process(
+    world: AwsWorld, waker: Waker, events: list[Any]
+) -> None:
+    """Static ones have expired: what a new process finds may be better, and /ready would be 503 for ever."""
+    await world.fail("dynamodb", Mode.ERROR, "Query", code="ExpiredTokenException")
+    running = asyncio.create_task(waker.run(asyncio.Event()))
+    await noted(events, "waker.look_failed", 2)
+    assert not running.done()
+    world.clock.advance(REFUSAL_OF_A_MOMENT_S)
+    with pytest.raises(AuthenticationAwsError):
+        async with asyncio.timeout(15):
+            await running
+
+
+async def test_credentials_that_are_refused_now_and_then_end_nothing(
+    world: AwsWorld, waker: Waker, events: list[Any]
+) -> None:
+    async with looking(waker) as running:
+        for round_ in range(1, 4):
+            await world.fail("dynamodb", Mode.ERROR, "Query", code="ExpiredTokenException", times=1)
+            await noted(events, "waker.look_failed", round_)
+            calls = await world.calls()
+            await looks(calls, 1)
+            world.clock.advance(REFUSAL_OF_A_MOMENT_S)
+        assert not running.done()
 
 
 async def test_an_instance_that_stops_for_over_ten_minutes_needs_an_operator(

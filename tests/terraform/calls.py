@@ -27,8 +27,8 @@ HOLDERS = {
     "instance": "Instance",
     "sink": "CloudWatch",
 }
-# In __main__ `_answers(dependency)` checks table and queues.
-CHECKED = {"dependency": ("Table", "Queue", "DeadLetters")}
+# In `dependencies` a look checks tables and queues.
+CHECKED = {"client": ("Table", "Queue", "DeadLetters")}
 # Dictionaries, headers and the like, which have methods of the same names.
 INNOCENT = {"attributes", "headers", "kind", "members", "message", "part", "session", ""}
 RESOURCES = {
