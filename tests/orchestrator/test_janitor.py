@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from lib.asyncaws.errors import TransientAwsError
 from lib.asyncaws.queue import Depth
-from lib.asyncaws.errors import TransientAwsError
 from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode

@@ -30,7 +30,10 @@ HOLDERS = {
 # In `dependencies` a look checks tables and queues.
 CHECKED = {"client": ("Table", "Queue", "DeadLetters")}
 # Dictionaries, headers and the like, which have methods of the same names.
-INNOCENT = {"attributes", "headers", "kind", "members", "message", "part", "session", ""}
+INNOCENT = {
+    *("attributes", "connection", "cycle", "fields", "headers", "kind", "members", "message", "part", "session"),
+    *("submission", ""),
+}
 RESOURCES = {
     "Table": "table",
     "Queue": "queue",
