@@ -33,6 +33,7 @@ class WorkerRecord:
     Attributes:
         upstream_ok_at: when the upstream was last healthy, or rightly busy.
         upstream_remark: what an operator should know of it, e.g. that its restart was asked for.
+        last_service_at: when it last deleted a message whose task had ended already.
         active: ids of the tasks in work.
     """
 
@@ -43,6 +44,7 @@ class WorkerRecord:
     upstream_ok_at: float | None = None
     upstream_remark: str = ""
     last_claim_at: float | None = None
+    last_service_at: float | None = None
     active: tuple[str, ...] = ()
 
     @classmethod
@@ -68,7 +70,11 @@ class WorkerRecord:
         Otherwise an adapter that is restarted over a busy upstream would look like one whose upstream was never
         healthy, and rule C would stop the instance in the middle of that work.
         """
-        known = {"upstream_ok_at": self.upstream_ok_at, "last_claim_at": self.last_claim_at}
+        known = {
+            "upstream_ok_at": self.upstream_ok_at,
+            "last_claim_at": self.last_claim_at,
+            "last_service_at": self.last_service_at,
+        }
         return Change(
             condition=None,
             assign={

@@ -106,6 +106,7 @@ class Processor:
             case Obsolete():
                 log.info("message.obsolete", status=task.status if task else None)
                 await delivery.acknowledge()
+                self.worker.note_service()
             case Unknown():
                 log.error("message.of_unknown_task", receives=delivery.message.receive_count)
                 await delivery.hand_back(delay_s=_retry_delay_s(delivery))

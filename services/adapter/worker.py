@@ -46,6 +46,7 @@ class Worker:
         self._meter = meter
         self._started_at = clock()
         self._last_claim_at: float | None = None
+        self._last_service_at: float | None = None
         self._upstream = UpstreamHealth.UNHEALTHY
         self._upstream_ok_at: float | None = None
         self._upstream_remark = ""
@@ -70,6 +71,10 @@ class Worker:
             # nothing but silence, and rule C might stop the instance before the next look at the upstream.
             self._upstream_ok_at = self._clock()
             self._tell()
+
+    def note_service(self) -> None:
+        """A message was deleted whose task had ended: behind many of these a task waits for long, and rightly."""
+        self._last_service_at = round(self._clock(), 3)
 
     def note_upstream(self, health: UpstreamHealth, *, remark: str = "") -> None:
         """What was just found out about the Unified API, and a remark on it for people."""
@@ -110,6 +115,7 @@ class Worker:
             upstream_ok_at=now if self._active else self._upstream_ok_at,
             upstream_remark=self._upstream_remark,
             last_claim_at=self._last_claim_at,
+            last_service_at=self._last_service_at,
             active=self._task_ids(),
         )
 

@@ -19,6 +19,9 @@ from services.shutdown.facts import NEVER, Facts, Hold, Task
 _MOST_DOUBLINGS = 30
 """Keeps 2 ** hold_count a sensible float however often a broken image was tried."""
 
+_WINDOWS_OF_SERVICE = 2
+"""For so many idle windows the deleting of obsolete messages counts as service: some 90,000 messages and more."""
+
 
 class Rule(StrEnum):
     """Why the instance is stopped."""
@@ -98,7 +101,7 @@ def _judge_service(facts: Facts, policy: Policy) -> Decision:
     if facts.now >= absent_at:
         return _break_off(facts, policy, _absence(facts), absent_at)
     patience_s = max(policy.idle_s, policy.worker_grace_s)  # a worker that may still be booting has not stalled
-    stalled_at = facts.unserved_since + patience_s
+    stalled_at = _last_served_at(facts, policy) + patience_s
     if facts.now >= stalled_at:
         # A worker that only looks healthy may not keep a paid machine on. No honest one gets here: its deadline for a
         # job is below idle_s, and after each job it claims the next.
@@ -129,6 +132,16 @@ def _worker_absent_at(facts: Facts, policy: Policy) -> float:
     """
     vouched_at = facts.worker.vouched_at(facts.now) if facts.worker else None
     return max(facts.last_launch_at, vouched_at or NEVER) + policy.worker_grace_s
+
+
+def _last_served_at(facts: Facts, policy: Policy) -> float:
+    """When something was claimed, or could have been for the first time; or, for a while, when a message was deleted.
+
+    A worker that deletes what a flood has left in the queue is no broken one, and a task behind it waits rightly. But
+    a queue that never ends must not keep the machine on.
+    """
+    since = facts.unserved_since
+    return max(since, min(facts.last_service_at, since + _WINDOWS_OF_SERVICE * policy.idle_s))
 
 
 def _has_earned_trust(facts: Facts, policy: Policy) -> bool:

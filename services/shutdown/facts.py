@@ -56,6 +56,7 @@ class Worker:
     beat_at: float | None = None
     upstream_ok_at: float | None = None
     last_claim_at: float | None = None
+    last_service_at: float | None = None
 
     def vouched_at(self, now: float) -> float | None:
         """Last moment at which it beat and its upstream was healthy; None if that cannot be told."""
@@ -129,6 +130,11 @@ class Facts:
         """Since when nothing was claimed although it could have been; has a meaning only while something waits."""
         oldest_wait = min((task.waiting_since(self.now) for task in self.waiting), default=None)
         return self._latest([self.last_launch_at, self.last_claim_at, oldest_wait])
+
+    @property
+    def last_service_at(self) -> float:
+        """Last message that a worker deleted because its task had ended."""
+        return self._latest([self.worker.last_service_at if self.worker else None])
 
     def _latest(self, moments: Iterable[float | None]) -> float:
         credible = (moment for moment in moments if moment is not None and moment <= self.now + CLOCK_SKEW_S)

@@ -170,6 +170,7 @@ def _worker(record: Item | None) -> Worker | None:
         beat_at=read_number(record, "beat_at"),
         upstream_ok_at=read_number(record, "upstream_ok_at"),
         last_claim_at=read_number(record, "last_claim_at"),
+        last_service_at=read_number(record, "last_service_at"),
     )
 
 

@@ -159,6 +159,7 @@ async def test_the_message_of_a_finished_task_is_deleted(
     assert await place.has_no_message()
     assert await place.record(task_id) == before
     assert not api.submissions
+    assert adapter.worker.record().last_service_at is not None
 
 
 async def test_the_message_of_an_unknown_task_is_kept(api: UnifiedApi, place: Workplace, adapter: Adapter) -> None:

@@ -24,6 +24,7 @@ def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
         upstream=UpstreamHealth.BUSY,
         upstream_ok_at=3.25,
         last_claim_at=2.5,
+        last_service_at=3.0,
         active=("t-1", "t-2"),
     )
     assert deserialize_item(serialize_item(written(record))) == {
@@ -34,6 +35,7 @@ def test_a_worker_record_is_the_item_the_lambda_reads() -> None:
         "upstream": "busy",
         "upstream_ok_at": 3.25,
         "last_claim_at": 2.5,
+        "last_service_at": 3.0,
         "active": ["t-1", "t-2"],
     }
 

@@ -30,9 +30,15 @@ def processing(created: float, claimed: float, *, lease: float | None = -3, task
     return Task(task_id, "processing", ago(created), claimed_at=ago(claimed), lease_until=lease_until, attempt=1)
 
 
-def worker(beat: float = 0.1, upstream: float | None = 0.1, claim: float | None = None) -> Worker:
-    upstream_ok_at = None if upstream is None else ago(upstream)
-    return Worker(beat_at=ago(beat), upstream_ok_at=upstream_ok_at, last_claim_at=None if claim is None else ago(claim))
+def worker(
+    beat: float = 0.1, upstream: float | None = 0.1, claim: float | None = None, service: float | None = None
+) -> Worker:
+    return Worker(
+        beat_at=ago(beat),
+        upstream_ok_at=None if upstream is None else ago(upstream),
+        last_claim_at=None if claim is None else ago(claim),
+        last_service_at=None if service is None else ago(service),
+    )
 
 
 def verdict(decision: Decision) -> str:
@@ -107,6 +113,14 @@ ROWS = {
     "given back and claimed by nobody since": (running(tasks=(pending(90, claimed=31),), worker=worker()), C),
     "expired lately: it waits since then only": (running(tasks=(processing(90, 90, lease=5),), worker=worker()), LEAVE),
     "a backlog worked off one by one": (running(tasks=(pending(900),), worker=worker(claim=29)), LEAVE),
+    # A flood's remains
+    "a worker that claims nothing": (running(tasks=(pending(31),), worker=worker()), C),
+    "one that deletes what a flood has left": (running(tasks=(pending(31),), worker=worker(service=1)), LEAVE),
+    "one that has stopped doing so": (running(tasks=(pending(59),), worker=worker(service=30)), C),
+    "one that has done so for 90 min": (running(tasks=(pending(89),), worker=worker(service=0)), LEAVE),
+    "and longer": (running(tasks=(pending(90),), worker=worker(service=0)), C),
+    "a service in milliseconds is none": (running(tasks=(pending(31),), worker=worker(service=-1_000_000)), C),
+    "and none keeps an idle machine on": (running(launched=30, worker=worker(service=0)), A),
     # The queue's hint
     "messages visible postpone rule A": (running(launched=30, visible=1), LEAVE),
     "messages visible postpone rule A by the grace only": (running(launched=45, visible=1), A),

@@ -44,7 +44,8 @@ def all_facts(moments: st.SearchStrategy[float]) -> st.SearchStrategy[Facts]:
         last_created_at=maybe,
         last_claimed_at=maybe,
         visible=st.integers(0, 3),
-        worker=st.none() | st.builds(Worker, beat_at=maybe, upstream_ok_at=maybe, last_claim_at=maybe),
+        worker=st.none()
+        | st.builds(Worker, beat_at=maybe, upstream_ok_at=maybe, last_claim_at=maybe, last_service_at=maybe),
         hold=st.none() | st.builds(Hold, until=moments, count=counts, put_at=maybe),
     )
 
@@ -61,7 +62,7 @@ def activity(facts: Facts) -> list[float]:
 def told(facts: Facts) -> list[float]:
     """Every moment in the facts."""
     worker = facts.worker or Worker()
-    told = [worker.beat_at, worker.upstream_ok_at, *(task.lease_until for task in facts.tasks)]
+    told = [worker.beat_at, worker.upstream_ok_at, worker.last_service_at, *(task.lease_until for task in facts.tasks)]
     return [*activity(facts), *(moment for moment in told if moment is not None)]
 
 

@@ -165,6 +165,14 @@ class TestRuleC:
         assert hold["hold_reason"] == "1 task waiting, but no worker has reported since the launch"
         assert (world.record(task) or {})["status"] == "pending"
 
+    def test_a_worker_that_deletes_what_a_flood_has_left_is_not_broken(self, world: World) -> None:
+        world.pending(created=40)
+        world.launched(50)
+        world.worker(last_service_at=world.ago(1))
+        assert invoke()["decision"] == "leave"
+        world.worker(last_service_at=world.ago(31))
+        assert invoke()["rule"] == "C"
+
     def test_the_hold_is_there_before_the_instance_is_stopped(self, world: World) -> None:
         world.pending(created=40)
         seen: list[object] = []
