@@ -99,4 +99,4 @@ lock: ## Rewrite the lock files, services' and tools' (needs uv)
 
 .PHONY: clean
 clean: ## Remove what make made
-	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results soak-logs
+	rm -rf $(VENV) .venv-* .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist demo-results demo-up-logs soak-logs

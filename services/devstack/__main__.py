@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import shlex
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,8 @@ from services.devstack.soak.session import print_verdict, soak
 from services.devstack.stack import Stack
 
 _RESULTS = Path("demo-results")
+_UP_LOGS = Path("demo-up-logs")
+_LOCAL_ORIGINS = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*"
 _INTERRUPTED = 130
 
 _SOAK_LOGS = Path("soak-logs")
@@ -63,7 +67,17 @@ def _chosen(arguments: argparse.Namespace) -> Play:
         first = arguments.seed if arguments.seed is not None else SystemRandom().randrange(100_000)
         return partial(_soak, first, arguments.seeds, arguments.minutes * 60 / arguments.seeds)
     options = StackOptions(scale=arguments.scale, port=arguments.port, boot_s=3.0, pending_s=1.5)
-    return partial(_demo if arguments.command == "demo" else _up, options)
+    if arguments.command == "demo":
+        return partial(_demo, options)
+    return partial(_up, replace(options, log_dir=_UP_LOGS, orchestrator_env=_chosen_for_orchestrator(os.environ)))
+
+
+def _chosen_for_orchestrator(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """What whoever plays with the API may want otherwise."""
+    return {
+        "API_KEYS": environment.get("API_KEYS", ""),
+        "CORS_ORIGINS": environment.get("CORS_ORIGINS") or _LOCAL_ORIGINS,
+    }
 
 
 def _run(play: Play, *, interrupted: int) -> int:
@@ -118,16 +132,28 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=140)
 
 
+def _note_doctor(stack: Stack) -> str:
+    """The command line that looks at this deployment; the names of everything are in a file beside the logs."""
+    file = (stack.log_dir / "doctor.env").absolute()
+    file.write_text("".join(f"{name}={value}\n" for name, value in stack.doctor_environment().items()))
+    return f"env $(cat {shlex.quote(str(file))}) {shlex.quote(sys.executable)} -m services.doctor"
+
+
 async def _up(options: StackOptions) -> NoReturn:
     console = _console()
+    await asyncio.to_thread(_clear, _UP_LOGS)
     async with Stack(options) as stack:
         await asyncio.to_thread(upload_samples, stack)
+        doctor = await asyncio.to_thread(_note_doctor, stack)
         console.print(f"orchestrator  {stack.base_url}")
         console.print(f"emulated AWS  {stack.endpoint_url}")
         console.print(
             f"samples       s3://{stack.resources.bucket}/samples/house-on-a-hill.jpg, portrait.jpg, bottle.jpg"
         )
-        console.print(f"logs          {stack.log_dir}")
+        console.print(f"logs          {stack.log_dir}/, kept after the end")
+        # Markup and line ends of a terminal would spoil what is to be copied.
+        console.print(f"doctor        {doctor}", markup=False, soft_wrap=True)
+        console.print("              (misses what is no part of emulated AWS: alarm, function, instance profile)")
         console.print(f"30 idle minutes pass in {1800 / options.scale:g} s. Ctrl-C ends everything.")
         for_ever: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
         await for_ever

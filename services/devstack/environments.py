@@ -5,12 +5,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.devstack.alarm import AlarmDefinition
 from services.devstack.options import StackOptions
 from services.devstack.resources import Resources
+from services.devstack.surroundings import ACCESS_KEY
 
 # However fast the clock runs, a loaded machine needs these seconds to start a Python process and make a few calls.
 _START_ALLOWANCE_S = 10.0
 _SHORTEST_INTERVAL_S = 0.25
+
+_FUNCTION_NAME = "shutdown-gpu-lambda"
+_DEADLINE_S = 1500.0
+# Sampling is scaled like the deadline: the most steps that a job may ask for must end before it.
+_MOST_STEPS = 100
+_SHARE_OF_DEADLINE = 0.8
+_LONGEST_STEP_S = 0.3
 
 RECEIVE_WAIT_S = 1
 ADAPTER_DRAIN_S = 5.0
@@ -31,6 +40,11 @@ class Plan:
     def start_s(self) -> float:
         """Real seconds from a start to a worker that answers; what waits for one must not give up before."""
         return self.options.pending_s + self.options.boot_s + _START_ALLOWANCE_S
+
+    @property
+    def step_s(self) -> float:
+        """Real seconds that a step of sampling takes."""
+        return min(_LONGEST_STEP_S, _DEADLINE_S / self.options.scale * _SHARE_OF_DEADLINE / _MOST_STEPS)
 
     @property
     def restart_file(self) -> Path:
@@ -73,7 +87,7 @@ def adapter_environment(plan: Plan) -> dict[str, str]:
         "VISIBILITY_TIMEOUT_S": str(plan.options.visibility_s),
         "HEARTBEAT_S": f"{plan.options.visibility_s / 3:g}",
         "RECEIVE_WAIT_S": str(RECEIVE_WAIT_S),
-        "JOB_DEADLINE_S": plan.scaled_s(1500),
+        "JOB_DEADLINE_S": plan.scaled_s(_DEADLINE_S),
         "POLL_INTERVAL_S": "0.2",
         "HEALTH_INTERVAL_S": plan.scaled_s(5, at_least_s=1),
         "WORKER_BEAT_S": plan.scaled_s(30),
@@ -89,6 +103,7 @@ def upstream_environment(plan: Plan) -> dict[str, str]:
         "PORT": str(plan.upstream_port),
         "RESULT_BUCKET": plan.resources.bucket,
         "RUN_LOG": str(plan.log_dir / "upstream-runs.jsonl"),
+        "STEP_S": f"{plan.step_s:g}",
         "COMFYUI_STATE": str(plan.log_dir / "comfyui-state"),
         **plan.options.upstream_env,
     }
@@ -97,7 +112,7 @@ def upstream_environment(plan: Plan) -> dict[str, str]:
 def lambda_environment(plan: Plan) -> dict[str, str]:
     """For the shutdown Lambda."""
     return {
-        "AWS_LAMBDA_FUNCTION_NAME": "shutdown-gpu-lambda",
+        "AWS_LAMBDA_FUNCTION_NAME": _FUNCTION_NAME,
         "GPU_INSTANCE_ID": plan.resources.instance_id,
         "DYNAMODB_TABLE": plan.resources.table,
         "SQS_QUEUE_URL": plan.resources.queue_url,
@@ -106,6 +121,26 @@ def lambda_environment(plan: Plan) -> dict[str, str]:
         "HOLD_S": plan.scaled_s(900),
         "HOLD_MAX_S": plan.scaled_s(14_400),
         **plan.options.lambda_env,
+    }
+
+
+def doctor_environment(plan: Plan, endpoint_url: str) -> dict[str, str]:
+    """For `services.doctor`, which a person runs."""
+    resources = plan.resources
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
+        "AWS_REGION": resources.region,
+        "SQS_QUEUE_URL": resources.queue_url,
+        "SQS_DLQ_URL": resources.dead_letter_queue_url,
+        "DYNAMODB_TABLE": resources.table,
+        "GPU_INSTANCE_ID": resources.instance_id,
+        "IDLE_ALARM_NAME": AlarmDefinition().name,
+        "SHUTDOWN_FUNCTION_NAME": _FUNCTION_NAME,
+        "VISIBILITY_TIMEOUT_S": str(plan.options.visibility_s),
+        "HEARTBEAT_S": f"{plan.options.visibility_s / 3:g}",
+        "API_URL": f"http://127.0.0.1:{plan.orchestrator_port}",
     }
 
 

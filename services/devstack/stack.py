@@ -29,6 +29,7 @@ from services.devstack.environments import (
     RECEIVE_WAIT_S,
     Plan,
     adapter_environment,
+    doctor_environment,
     lambda_environment,
     orchestrator_environment,
     upstream_environment,
@@ -99,6 +100,10 @@ class Stack:
     @property
     def upstream(self) -> Unit:
         return self.box.units["upstream"]
+
+    def doctor_environment(self) -> dict[str, str]:
+        """What `services.doctor` has to be told."""
+        return doctor_environment(self.plan, self.endpoint_url)
 
     async def instance(self) -> InstanceView:
         """The instance's state and history, without an AWS call."""

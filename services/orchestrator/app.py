@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -29,6 +30,8 @@ from services.orchestrator.readiness import Readiness, ReadinessCheck
 from services.orchestrator.request_id import HEADER, RequestId
 from services.orchestrator.stopping import StopAnswer
 
+_ANY_PORT = ":*"
+
 
 def build_app(
     *,
@@ -49,7 +52,8 @@ def build_app(
         readiness_check: looks at what the service needs; asked at most every few seconds.
         gpu_problem: what keeps the GPU from waking until an operator helps.
         rules: what the operator decides of requests.
-        cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers.
+        cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers. One that
+            ends with `:*` is allowed at any port.
         max_submissions: how many may be under way at once; beyond that they are turned away with 503.
     """
     jobs = JobEndpoints(
@@ -75,12 +79,17 @@ def _with_slash(route: Route) -> Route:
     return Route(f"{route.path}/", route.endpoint, methods=route.methods, name=f"{route.name}, with a slash")
 
 
+def _with_any_port(origin: str) -> str:
+    return re.escape(origin.removesuffix(_ANY_PORT)) + "(:[0-9]+)?"
+
+
 def _allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     if not origins:
         return app
     return CORSMiddleware(
         app,
-        allow_origins=origins,
+        allow_origins=[origin for origin in origins if not origin.endswith(_ANY_PORT)],
+        allow_origin_regex="|".join(_with_any_port(origin) for origin in origins if origin.endswith(_ANY_PORT)) or None,
         allow_methods=("GET", "POST"),
         allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", HEADER),
         expose_headers=("Location", "Retry-After", HEADER, JOB_STAGE, JOB_WARNING),

@@ -34,7 +34,8 @@ class OrchestratorSettings(BaseSettings):
             the GPU's role can read, `none` for none. May be empty, as `*`, only where nobody but this machine connects.
         image_url_ports: comma separated, beside 80 and 443.
         max_steps, max_cfg, max_prompt: limits of a request, the last in characters.
-        cors_origins: comma separated origins whose pages may call from a browser; `*` for all.
+        cors_origins: comma separated origins whose pages may call from a browser; `*` for all, `http://localhost:*`
+            for one host at any port.
         max_connections_per_address: of those, from one address; none where all have that of a balancer or proxy.
         resend_after_s: a message not taken for so long is sent once more, then after twice as long, and so on.
         task_max_age_s: a task not finished by then is failed; less than the queue's retention.

@@ -7,6 +7,7 @@ from services.devstack.environments import (
     Plan,
     adapter_environment,
     api_keys,
+    doctor_environment,
     lambda_environment,
     orchestrator_environment,
     upstream_environment,
@@ -14,14 +15,16 @@ from services.devstack.environments import (
 from services.devstack.options import StackOptions
 from services.devstack.resources import Resources
 from services.devstack.surroundings import surroundings
+from services.doctor.deployment import Deployment
+from services.orchestrator.settings import OrchestratorSettings
 
 RESOURCES = Resources(
     region="us-east-1",
     bucket="bucket",
     queue_name="queue",
-    queue_url="http://127.0.0.1:1/queue",
+    queue_url="http://127.0.0.1:1/123456789012/queue",
     dead_letter_queue_name="dead",
-    dead_letter_queue_url="http://127.0.0.1:1/dead",
+    dead_letter_queue_url="http://127.0.0.1:1/123456789012/dead",
     table="table",
     instance_id="i-1",
 )
@@ -29,6 +32,25 @@ RESOURCES = Resources(
 
 def plan(options: StackOptions) -> Plan:
     return Plan(options=options, resources=RESOURCES, orchestrator_port=81, upstream_port=82, log_dir=Path("/tmp/logs"))
+
+
+@pytest.mark.parametrize("scale", [1, 60, 120, 240, 1000])
+def test_the_most_steps_that_may_be_asked_for_end_before_the_deadline(scale: float) -> None:
+    told = plan(StackOptions(scale=scale))
+    most = OrchestratorSettings.model_fields["max_steps"].default
+    deadline_s, step_s = (
+        float(adapter_environment(told)["JOB_DEADLINE_S"]),
+        float(upstream_environment(told)["STEP_S"]),
+    )
+    assert most * step_s < 0.9 * deadline_s
+
+
+def test_the_doctor_is_told_what_it_needs() -> None:
+    told = doctor_environment(plan(StackOptions()), "http://127.0.0.1:83")
+    deployment = Deployment.from_variables(told)
+    assert deployment.instance_id == RESOURCES.instance_id
+    assert deployment.api_url == "http://127.0.0.1:81"
+    assert told["AWS_ENDPOINT_URL"] == "http://127.0.0.1:83"
 
 
 def test_clients_name_objects_of_the_one_bucket_only() -> None:

@@ -142,6 +142,25 @@ async def test_other_origins_get_no_permission(origins: list[str]) -> None:
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("origin", "is_allowed"),
+    [
+        ("http://localhost:5173", True),
+        ("http://localhost", True),
+        ("https://localhost:5173", False),
+        ("http://localhost:5173.example.com", False),
+        ("http://localhost.example.com:80", False),
+        ("http://xlocalhost:5173", False),
+        ("http://localhostX", False),
+        (PAGE, True),
+    ],
+)
+async def test_an_origin_may_be_allowed_at_any_port(origin: str, *, is_allowed: bool) -> None:
+    async with World(cors_origins=["http://localhost:*", "http://[::1]:*", PAGE]) as world:
+        response = await world.client.get("/health", headers={"Origin": origin})
+        assert response.headers.get("Access-Control-Allow-Origin") == (origin if is_allowed else None)
+
+
 async def test_any_origin_may_be_allowed() -> None:
     async with World(cors_origins=["*"]) as world:
         response = await world.client.get("/nothing", headers={"Origin": PAGE})

@@ -57,6 +57,7 @@ def repository(tmp_path: Path) -> Path:
         "__pycache__",
         "build",
         "demo-results",
+        "demo-up-logs",
         "dist",
         "soak-logs",
     )
