@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -96,6 +97,19 @@ async def test_ready_follows_table_and_queue(here: Site, world: AwsWorld) -> Non
         await world.fail("dynamodb", Mode.ERROR, "GetItem")
         await says(503)
         assert await orchestrator.status("/health") == 200
+
+
+@pytest.mark.parametrize("variable", ["SQS_QUEUE_URL", "SQS_DLQ_URL"])
+async def test_with_a_fifo_queue_it_is_not_ready_and_the_log_says_why(
+    here: Site, world: AwsWorld, variable: str
+) -> None:
+    name = f"tasks-{uuid4().hex}.fifo"
+    fifo = await world.sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
+    async with here.running(**{variable: fifo["QueueUrl"]}) as orchestrator:
+        async with orchestrator.http.get("/ready") as answer:
+            assert answer.status == 503
+            assert (await answer.json(content_type=None))["checks"] == {"table": True, "queue": False, "gpu": True}
+        assert "a standard queue is needed" in (await orchestrator.logs("readiness.dependency_failed"))["error"]
 
 
 async def test_without_its_table_it_lives_answers_and_is_not_ready(here: Site) -> None:
