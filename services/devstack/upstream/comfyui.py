@@ -105,7 +105,7 @@ class ComfyUi:
         """
         if not self.is_up():
             raise ConnectionRefusedError(111, "Connection refused")
-        if not _is_valid(request, seed):
+        if not is_valid(request, seed):
             raise ComfyUiError("HTTP Error 400: Bad Request")
         self._wait_for_orphan()
         try:
@@ -140,7 +140,8 @@ class ComfyUi:
             self._state_path.unlink(missing_ok=True)
 
 
-def _is_valid(request: JobRequest, seed: int) -> bool:
+def is_valid(request: JobRequest, seed: int) -> bool:
+    """Whether ComfyUI takes the workflow that is made of this request."""
     if request.steps not in _STEPS or not 0 <= seed < _SEED_END:
         return False
     if not isinstance(request, QwenImageEditRequest):
