@@ -74,7 +74,9 @@ def test_what_each_side_takes(kind: Kind, changes: dict[str, Any], *, here: bool
     assert (is_taken_here(kind, body), is_taken_there(kind, body)) == (here, there)
 
 
-ODD = st.sampled_from([None, "", "1", "8", True, False, 0, 1, -1, 2, 3, 1.0, 0.5, -0.0, 1e5, 2.5, 101, [], {}, "beta"])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "", "1", "8", True, False, 0, 1, -1, 2, 3, 1.0, 0.5, -0.0, 1e5, 2.5, 101, [], {}, "beta"]
+)
 MEMBERS = (
     *("vertical", "horizontal", "zoom", "seed", "steps", "prompt", "image2_url", "image3_url"),
     *("cfg", "denoise", "sampler_name", "scheduler", "unknown"),
