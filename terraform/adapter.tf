@@ -7,6 +7,7 @@ locals {
     DYNAMODB_TABLE       = aws_dynamodb_table.tasks.name
     GPU_INSTANCE_ID      = local.gpu_instance_id
     COMFYUI_API_URL      = var.comfyui_api_url
+    COMFYUI_URL          = var.comfyui_url
     CONCURRENCY          = tostring(var.adapter_concurrency)
     VISIBILITY_TIMEOUT_S = tostring(var.visibility_timeout_s)
     HEARTBEAT_S          = tostring(var.heartbeat_s)

@@ -545,6 +545,17 @@ variable "comfyui_api_url" {
   }
 }
 
+variable "comfyui_url" {
+  description = "ComfyUI itself as the adapter reaches it: scheme, host and port. Asked how a job ended when the Unified API does not tell; harmless where nobody listens. Empty: not asked."
+  type        = string
+  default     = "http://localhost:8188"
+
+  validation {
+    condition     = can(regex("^(https?://[^/ ]+)?$", var.comfyui_url))
+    error_message = "comfyui_url must be scheme, host and port only, such as http://localhost:8188, or empty."
+  }
+}
+
 variable "adapter_concurrency" {
   description = "Jobs at once on the GPU, 1 to 64; the Unified API serves one."
   type        = number

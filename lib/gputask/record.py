@@ -27,6 +27,11 @@ LONGEST_LEASE_S = 86_400.0
 """No lease of ours ends later: SQS hides a message for 12 h at the most. A time beyond is of another clock or unit."""
 
 
+MOST_SPARED = 5
+"""So many claims of a task may come to nothing without being counted as attempts. Without a bound a task that is always
+refused would keep the GPU on."""
+
+
 class ErrorCode(StrEnum):
     """Why a task failed."""
 
@@ -52,6 +57,7 @@ class TaskRecord:
         queued_at: when its message was last put into the queue.
         sends: how often that was.
         attempt: how often it was claimed; the fencing token of every write a worker makes.
+        spared: claims that the upstream took no job for; they do not count as attempts, up to `MOST_SPARED`.
         client_id: whose it is; empty: the operator's, as no key names that client.
         lease_until: until when the claim holds unless renewed.
         expires_at: when DynamoDB's TTL may delete the record (it does so within two days).
@@ -65,6 +71,7 @@ class TaskRecord:
     queued_at: float = 0.0
     sends: int = 0
     attempt: int = 0
+    spared: int = 0
     client_id: str = ""
     request_id: str = ""
     request_body: str = ""
@@ -106,6 +113,11 @@ class TaskRecord:
     def is_withdrawn(self) -> bool:
         """As good as no task: it stays only to tell its message, should that exist, from one of an unknown task."""
         return self.status is Status.FAILED and self.error_code == ErrorCode.WITHDRAWN
+
+    @property
+    def attempts_used(self) -> int:
+        """Claims that count: what `transitions.claim` compares with the limit."""
+        return self.attempt - min(self.spared, MOST_SPARED)
 
     def is_leased(self, now: float) -> bool:
         """Some worker holds it and has not missed its heartbeats; the opposite of what `transitions` calls unheld."""

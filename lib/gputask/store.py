@@ -180,9 +180,12 @@ class TaskStore:
         change = transitions.fail(attempt=task.attempt, now=self.now(), code=code, message=message)
         await self._as_holder(task, change)
 
-    async def release(self, task: TaskRecord, *, keep_upstream_job: bool) -> None:
-        """Give the task back. Raises LeaseLost."""
-        change = transitions.release(attempt=task.attempt, now=self.now(), keep_upstream_job=keep_upstream_job)
+    async def release(self, task: TaskRecord, *, keep_upstream_job: bool, spare: bool = False) -> None:
+        """Give the task back; with `spare` this claim of it does not count as an attempt. Raises LeaseLost."""
+        spared = task.spared + 1 if spare else None
+        change = transitions.release(
+            attempt=task.attempt, now=self.now(), keep_upstream_job=keep_upstream_job, spared=spared
+        )
         await self._as_holder(task, change)
 
     async def resend(self, record: TaskRecord) -> None:

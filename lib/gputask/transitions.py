@@ -32,7 +32,7 @@ from lib.asyncaws.conditions import (
     MoreThan,
     NoNumber,
 )
-from lib.gputask.record import LONGEST_LEASE_S, ErrorCode, Status, TaskRecord
+from lib.gputask.record import LONGEST_LEASE_S, MOST_SPARED, ErrorCode, Status, TaskRecord
 
 _STATUS = "status"
 
@@ -61,7 +61,7 @@ def withdraw(record: TaskRecord, *, now: float) -> Change:
 def claim(*, worker: str, now: float, lease_until: float, max_attempts: int) -> Change:
     """Take a task that waits, or whose worker has gone silent."""
     return Change(
-        condition=AllOf(_unheld(now), AnyOf(Missing("attempt"), LessThan("attempt", max_attempts))),
+        condition=AllOf(_unheld(now), _has_attempts_left(max_attempts)),
         assign={
             _STATUS: Status.PROCESSING,
             "worker": worker,
@@ -105,9 +105,14 @@ def fail(*, attempt: int, now: float, code: ErrorCode, message: str) -> Change:
     return _failed(_held_by(attempt), now=now, code=code, message=message)
 
 
-def release(*, attempt: int, now: float, keep_upstream_job: bool) -> Change:
-    """Give a task back: for somebody to adopt its run upstream, or without it for another attempt."""
+def release(*, attempt: int, now: float, keep_upstream_job: bool, spared: int | None = None) -> Change:
+    """Give a task back: for somebody to adopt its run upstream, or without it for another attempt.
+
+    `spared`: how many of its claims do not count as attempts from now on; None: as many as before. The attempt itself
+    is never counted down, because two claims of one number could not be told apart.
+    """
     forgotten = {} if keep_upstream_job else {"comfy_job_id": None}
+    pardoned = {} if spared is None else {"spared": spared}
     return Change(
         condition=_held_by(attempt),
         assign={
@@ -117,6 +122,7 @@ def release(*, attempt: int, now: float, keep_upstream_job: bool) -> Change:
             "lease_until": None,
             "worker": None,
             **forgotten,
+            **pardoned,
         },
     )
 
@@ -142,6 +148,15 @@ def _unheld(now: float) -> Condition:
         AtMost("lease_until", now), NoNumber("lease_until"), MoreThan("lease_until", now + LONGEST_LEASE_S)
     )
     return AnyOf(Equals(_STATUS, Status.PENDING), AllOf(Equals(_STATUS, Status.PROCESSING), has_run_out))
+
+
+def _has_attempts_left(max_attempts: int) -> Condition:
+    """Compares `TaskRecord.attempts_used`: an expression cannot subtract one attribute from another."""
+    with_spared = (
+        AllOf(MoreThan("spared", count - 1), LessThan("attempt", max_attempts + count))
+        for count in range(1, MOST_SPARED + 1)
+    )
+    return AnyOf(Missing("attempt"), LessThan("attempt", max_attempts), *with_spared)
 
 
 def _as_read(attribute: str, value: float) -> Condition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -135,7 +135,7 @@ class Processor:
         with self.worker.working_on(task):
             try:
                 outcome = await self.lease.during(task, delivery, self._run(task, message, request_id))
-                outcome = self._excused(task, outcome)
+                outcome = self._excused(task, self._weighed(task, message, outcome))
                 delivery.vacate()
                 await self._publish(task, outcome)
             except LeaseLost:
@@ -164,9 +164,23 @@ class Processor:
                 child.cancel()
             await asyncio.gather(running, abandoned, return_exceptions=True)
 
+    def _weighed(self, task: TaskRecord, message: TaskMessage, outcome: Outcome) -> Outcome:
+        """Tell the gate how the job ended, and be told what else a failure may mean."""
+        match outcome:
+            case Completed():
+                self.gate.note_success()
+            case Failed(ErrorCode.UPSTREAM_FAILED, text, blames_upstream=False, may_go_on=False):
+                return replace(outcome, blames_upstream=self.gate.doubts(text, message.request_body))
+            case GivenBack(is_refusal=True):
+                # No input is at fault here, so each claim counts.
+                self.gate.doubts(outcome.reason, f"{task.task_id} {task.attempt}")
+        return outcome
+
     def _excused(self, task: TaskRecord, outcome: Outcome) -> Outcome:
         """A job is not blamed for its upstream, nor for a stop: ComfyUI is told to stop, too."""
-        if not isinstance(outcome, Failed) or task.attempt >= self.max_attempts:
+        if isinstance(outcome, GivenBack) and not outcome.is_attempt:
+            return replace(outcome, delay_s=min(outcome.delay_s << min(task.spared, 10), _LAST_RETRY_S))
+        if not isinstance(outcome, Failed) or outcome.may_go_on or task.attempts_used >= self.max_attempts:
             return outcome
         if outcome.blames_upstream:
             reason = f"it failed with its upstream: {outcome.message}"
@@ -184,8 +198,8 @@ class Processor:
                 await self._persist(lambda: self.store.fail(task, code=code, message=text))
                 self.meter.failed(task, code, self.store.now())
             case GivenBack():
-                keep = outcome.keep_upstream_job
-                await self._persist(lambda: self.store.release(task, keep_upstream_job=keep))
+                keep, spare = outcome.keep_upstream_job, not outcome.is_attempt
+                await self._persist(lambda: self.store.release(task, keep_upstream_job=keep, spare=spare))
 
     async def _persist(self, write: Callable[[], Awaitable[None]]) -> None:
         """Repeat a write as long as the lease can still hold: what it says has cost GPU time."""

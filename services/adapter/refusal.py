@@ -50,10 +50,10 @@ def decide(task: TaskRecord | None, *, now: float, max_attempts: int) -> Refusal
         return Obsolete()
     if task.is_leased(now):
         return HeldElsewhere(math.ceil((task.lease_until or now) - now) + 1)
-    if task.attempt < max_attempts:
+    if task.attempts_used < max_attempts:
         return Claimable()
     if task.status is Status.PROCESSING:
         code, how = ErrorCode.WORKER_LOST, "the last one ended with its worker"
     else:
         code, how = ErrorCode.ATTEMPTS_EXHAUSTED, "none came to an end"
-    return Exhausted(code, f"gave up after {task.attempt} attempts: {how}")
+    return Exhausted(code, f"gave up after {task.attempts_used} attempts: {how}")

@@ -22,9 +22,12 @@ class AdapterSettings(BaseSettings):
 
     Attributes:
         gpu_instance_id: the instance this runs on; empty: asked of the instance metadata service.
+        comfyui_url: ComfyUI itself, asked how a job ended when the Unified API does not tell. Empty: not asked.
+        comfyui_wedged_s: for how long ComfyUI must have been idle, with the job ended there, before the Unified API
+            counts as hung. Uploading the result must fit in.
         concurrency: jobs in work at once. The Unified API serves one at a time, so 1.
-        upstream_restart_file: touched when the Unified API has been silent for longer than any job may take; whoever
-            watches the file restarts it. Empty: nobody is asked.
+        upstream_restart_file: touched when the Unified API hangs, or different jobs in a row have failed there in the
+            same way; whoever watches the file restarts it. Empty: nobody is asked.
         drain_s: how long a stop waits for work before it is given back. systemd's stop timeout must exceed
             `receive_wait_s` + `drain_s`.
     """
@@ -37,6 +40,8 @@ class AdapterSettings(BaseSettings):
     dynamodb_table: Name
     gpu_instance_id: str = ""
     comfyui_api_url: AnyHttpUrl = AnyHttpUrl("http://localhost:8000")
+    comfyui_url: AnyHttpUrl | None = None
+    comfyui_wedged_s: float = Field(default=90, gt=0, le=_RULE_B_S)
     concurrency: int = Field(default=1, ge=1, le=64)
     visibility_timeout_s: int = Field(default=300, ge=2, le=43_200)
     heartbeat_s: float = Field(default=100, gt=0)
@@ -53,11 +58,11 @@ class AdapterSettings(BaseSettings):
     metrics: Destination = Destination.OFF
     metrics_namespace: str = Field(default="gpu-on-demand", pattern=NAMESPACE_PATTERN)
 
-    @field_validator("comfyui_api_url")
+    @field_validator("comfyui_api_url", "comfyui_url")
     @classmethod
-    def _has_no_path(cls, value: AnyHttpUrl) -> AnyHttpUrl:
-        if value.path not in (None, "/"):
-            raise ValueError("only scheme, host and port: a task's own path is put behind them")
+    def _has_no_path(cls, value: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if value is not None and value.path not in (None, "/"):
+            raise ValueError("only scheme, host and port: each request's own path is put behind them")
         return value
 
     @model_validator(mode="after")

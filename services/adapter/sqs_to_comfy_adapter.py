@@ -28,14 +28,17 @@ from lib.daemon.supervision import run, supervise
 from lib.daemon.waiting import wait_for
 from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
+from services.adapter.comfyui import ComfyUi, Wedges
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import Meter
 from services.adapter.processing import Processor
+from services.adapter.restart import Restart
 from services.adapter.retrying import silence_stamina
 from services.adapter.run import Runner
 from services.adapter.settings import AdapterSettings
 from services.adapter.silence import Silence
+from services.adapter.suspicion import Suspicion
 from services.adapter.upstream import UnifiedApi, open_session
 from services.adapter.worker import Worker
 
@@ -73,6 +76,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
         instance_id = settings.gpu_instance_id or await own_instance_id()
         aws = await _open_aws(settings, resources)
         api = UnifiedApi(await resources.enter_async_context(open_session(str(settings.comfyui_api_url))))
+        comfyui = await _open_comfyui(settings, resources)
         meter = Meter(aws.reporter.metrics)
         abandon, ended = asyncio.Event(), asyncio.Event()
         worker = Worker(
@@ -83,7 +87,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
             beat_s=settings.worker_beat_s,
             meter=meter,
         )
-        consumer = _consumer(settings, aws, api, worker, meter, stop, abandon)
+        consumer = _consumer(settings, aws, api, comfyui, worker, meter, stop, abandon)
         await worker.announce()
         notifier.ready(worker.status())
         log.info(
@@ -94,6 +98,7 @@ async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Ev
             table=settings.dynamodb_table,
             queue=str(settings.sqs_queue_url),
             upstream=str(settings.comfyui_api_url),
+            comfyui=str(settings.comfyui_url) if settings.comfyui_url else None,
             settings=changed(settings) or None,
         )
         await supervise(
@@ -128,22 +133,38 @@ async def _open_aws(settings: AdapterSettings, resources: AsyncExitStack) -> _Aw
     )
 
 
+async def _open_comfyui(settings: AdapterSettings, resources: AsyncExitStack) -> ComfyUi | None:
+    if settings.comfyui_url is None:
+        return None
+    return ComfyUi(await resources.enter_async_context(open_session(str(settings.comfyui_url))))
+
+
 def _consumer(
     settings: AdapterSettings,
     aws: _Aws,
     api: UnifiedApi,
+    comfyui: ComfyUi | None,
     worker: Worker,
     meter: Meter,
     stop: asyncio.Event,
     abandon: asyncio.Event,
 ) -> Consumer:
-    silence = Silence(
-        limit_s=settings.job_deadline_s, restart_file=settings.upstream_restart_file, clock=time.monotonic
+    restart, wedged_s = Restart(settings.upstream_restart_file), settings.comfyui_wedged_s
+    gate = UpstreamGate(
+        api=api,
+        worker=worker,
+        silence=Silence(limit_s=settings.job_deadline_s, idle_limit_s=wedged_s, restart=restart, clock=time.monotonic),
+        suspicion=Suspicion(restart=restart, clock=time.monotonic),
+        stop=stop,
+        interval_s=settings.health_interval_s,
+        comfyui=comfyui,
     )
-    gate = UpstreamGate(api=api, worker=worker, silence=silence, stop=stop, interval_s=settings.health_interval_s)
+    wedges = Wedges(comfyui=comfyui, restart=restart, after_s=wedged_s, clock=time.monotonic) if comfyui else None
     processor = Processor(
         store=TaskStore(aws.records, time.time),
-        runner=Runner(api=api, deadline_s=settings.job_deadline_s, poll_interval_s=settings.poll_interval_s),
+        runner=Runner(
+            api=api, deadline_s=settings.job_deadline_s, poll_interval_s=settings.poll_interval_s, wedges=wedges
+        ),
         lease=Lease(
             store=TaskStore(aws.leases, time.time),
             lease_s=settings.visibility_timeout_s,

@@ -80,7 +80,7 @@ class UnifiedApi:
         """`/health` is 200 and "healthy" even when ComfyUI is gone; the truth is in `comfyui_status`."""
         try:
             async with asyncio.timeout(timeout_s), self._get("/health") as answer:
-                members = json.loads(await _text(answer))
+                members = json.loads(await read_text(answer))
         except TimeoutError:
             return UpstreamHealth.BUSY
         except (aiohttp.ClientError, UpstreamGarbled, ValueError, RecursionError):
@@ -105,7 +105,7 @@ class UnifiedApi:
                 asyncio.timeout(timeout_s),
                 self._session.post(api_path, data=data, headers=headers, allow_redirects=False) as answer,
             ):
-                text = await _text(answer)
+                text = await read_text(answer)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnreachable("the Unified API does not listen") from error
         except (aiohttp.ClientError, TimeoutError, UpstreamGarbled) as error:
@@ -133,7 +133,7 @@ class UnifiedApi:
         path = f"/api/v1/jobs/{quote(job_id, safe='')}"
         try:
             async with asyncio.timeout(timeout_s), self._get(path) as answer:
-                text = await _text(answer)
+                text = await read_text(answer)
         except TimeoutError as error:
             raise UpstreamSilent("the Unified API does not answer") from error
         except aiohttp.ClientConnectorError as error:
@@ -154,18 +154,18 @@ class UnifiedApi:
         return self._session.get(path, allow_redirects=False)
 
 
-async def _text(answer: aiohttp.ClientResponse) -> str:
+async def read_text(answer: aiohttp.ClientResponse, *, most_bytes: int = _MAX_ANSWER_BYTES) -> str:
     """A bounded body as text, whatever charset it claims.
 
     Raises:
-        UpstreamGarbled: it is longer than any answer of the Unified API.
+        UpstreamGarbled: it is longer.
     """
     body = bytearray()
     async for chunk in answer.content.iter_chunked(65_536):
         body += chunk
-        if len(body) > _MAX_ANSWER_BYTES:
+        if len(body) > most_bytes:
             answer.close()
-            raise UpstreamGarbled("the Unified API's answer is too long")
+            raise UpstreamGarbled("the answer is too long")
     return body.decode(errors="replace")
 
 
@@ -194,7 +194,7 @@ def _job(text: str) -> UpstreamJob:
         id=job_id,
         status=_storable(status)[:_MAX_ID_CHARS],
         result_s3_uri=result if _is_address(result) else None,
-        error=None if reason is None else for_client(_reason(reason)),
+        error=None if reason is None else for_client(readable(reason)),
     )
 
 
@@ -218,7 +218,7 @@ def _storable(value: Any) -> str:
     return str(value).encode(errors="replace").decode()
 
 
-def _reason(value: Any) -> str:
+def readable(value: Any) -> str:
     """What a client may read: without the server's folders, neighbours and error numbers, and of a bearable length.
 
     An item with 400 KB of error text could not be written, and its task would never end.
@@ -237,7 +237,7 @@ def _detail(text: str) -> str:
         detail = text
     if isinstance(detail, list):
         detail = "; ".join(_sentence(part) for part in detail)
-    return "no reason given" if detail is None else _reason(detail)
+    return "no reason given" if detail is None else readable(detail)
 
 
 def _sentence(part: Any) -> str:

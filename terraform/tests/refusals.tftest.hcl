@@ -47,6 +47,7 @@ run "things_out_of_their_range_or_form" {
     client_cidrs               = ["everybody"]
     vpc_cidr                   = "10.0.0.0/28"
     comfyui_api_url            = "http://localhost:8000/api"
+    comfyui_url                = "localhost:8188"
     cors_origins               = ["app.example.com"]
     image_buckets              = ["my-bucket/prefix"] # "prefix-private/" begins so, too
     image_url_ports            = [0]
@@ -71,6 +72,7 @@ run "things_out_of_their_range_or_form" {
     var.client_cidrs,
     var.vpc_cidr,
     var.comfyui_api_url,
+    var.comfyui_url,
     var.cors_origins,
     var.image_buckets,
     var.image_url_ports,

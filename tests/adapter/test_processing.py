@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,6 +337,89 @@ async def test_nothing_is_claimed_or_submitted_once_the_upstream_has_failed(
     assert last_visibility_s(wire) <= 10
 
 
+# whose fault it was
+
+
+@pytest.mark.parametrize(
+    ("attempts", "error", "comfyui_status", "ends"),
+    [
+        (3, "Connection refused", "unhealthy", (Status.PENDING, None)),
+        (3, "Failed to upload the result", "healthy", (Status.PENDING, None)),
+        (1, "Connection refused", "unhealthy", (Status.FAILED, "Connection refused")),  # the last attempt
+        (3, "No output images generated", "healthy", (Status.FAILED, "No output images generated")),
+    ],
+)
+async def test_a_job_is_not_blamed_for_its_upstream_while_it_has_attempts_left(
+    api: UnifiedApi,
+    place: Workplace,
+    hire: OpenAdapter,
+    attempts: int,
+    error: str,
+    comfyui_status: str,
+    ends: tuple[Status, str | None],
+) -> None:
+    async def fail(request: web.Request) -> web.StreamResponse:
+        api.comfyui_status = comfyui_status
+        return await showing("failed", error=error)(request)
+
+    api.on_look = fail
+    task_id = await place.submit()
+    await hire(max_attempts=attempts).take_next()
+    record = await place.record(task_id)
+    assert (record.status, record.error_message) == ends
+    assert await place.has_no_message() is (record.status is Status.FAILED)
+
+
+async def test_a_job_that_may_still_run_is_not_repeated_over_a_stop(
+    api: UnifiedApi, place: Workplace, adapter: Adapter
+) -> None:
+    api.on_submit = unified_api.reset
+    adapter.processor.stop.set()
+    task_id = await place.submit()
+    await adapter.take_next()
+    assert await place.status(task_id) is Status.FAILED
+
+
+async def test_a_claim_that_the_upstream_took_no_job_for_is_no_attempt(
+    api: UnifiedApi, place: Workplace, adapter: Adapter, wire: Wire
+) -> None:
+    api.on_submit = answering(503)
+    task_id = await place.submit()
+    for _ in range(2):
+        await adapter.take_next()
+        await place.send(await place.record(task_id))  # sooner than the one that is hidden
+    record = await place.record(task_id)
+    assert (record.status, record.attempt, record.attempts_used) == (Status.PENDING, 2, 0)
+    assert visibilities_s(wire) == [30, 60]
+
+
+async def test_different_jobs_that_fail_in_a_row_are_given_back_and_the_restart_is_asked_for(
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, tmp_path: Path
+) -> None:
+    adapter = hire(restart_file=tmp_path / "restart")
+    api.on_look = showing("failed", error="CUDA out of memory")
+    tasks = []
+    for number in range(3):
+        tasks.append(await place.submit(prompt=f"picture {number}"))
+        await adapter.take_next()
+    assert [await place.status(task_id) for task_id in tasks] == [Status.FAILED, Status.PENDING, Status.PENDING]
+    assert (tmp_path / "restart").exists()
+    assert not await adapter.gate.is_open()
+
+
+async def test_one_bad_input_that_is_sent_again_and_again_blocks_nobody(
+    api: UnifiedApi, place: Workplace, hire: OpenAdapter, tmp_path: Path
+) -> None:
+    adapter = hire(restart_file=tmp_path / "restart")
+    api.on_look = showing("failed", error="No output images generated")
+    for _ in range(4):
+        task_id = await place.submit()
+        await adapter.take_next()
+        assert await place.status(task_id) is Status.FAILED
+    assert await adapter.gate.is_open()
+    assert not (tmp_path / "restart").exists()
+
+
 # losing the task
 
 
@@ -387,7 +471,7 @@ async def test_a_task_lost_before_its_outcome_is_published_keeps_its_record(
     api.on_look = overtake
     task_id = await place.submit()
     await adapter.take_next()
-    assert [await place.record(task_id)] == changed
+    assert [await place.record(task_id)] == changed[-1:]
 
 
 async def test_a_task_lost_before_its_run_is_noted_is_let_go(

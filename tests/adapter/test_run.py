@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import stamina
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from lib.gputask.kinds import QWEN_IMAGE_EDIT
 from lib.gputask.message import TaskMessage
@@ -150,6 +151,60 @@ async def test_a_crashed_comfyui_does_not_cost_its_job(api: UnifiedApi, attempt:
     outcome = await attempt.run()
     assert isinstance(outcome, Failed)
     assert outcome.blames_upstream
+
+
+async def test_an_upstream_that_is_new_again_does_not_cost_its_job(api: UnifiedApi, attempt: Attempt) -> None:
+    """It was restarted between the failure and the look at its health: it knows the job no more."""
+    api.on_look = in_turn(showing("failed", error="CUDA error"), answering(404, {"detail": "Job not found"}))
+    outcome = await attempt.run()
+    assert isinstance(outcome, Failed)
+    assert outcome.blames_upstream
+
+
+@pytest.mark.parametrize("again", [hang, showing("failed"), answering(404, text="<html>")])
+async def test_an_upstream_that_remembers_its_job_is_believed(
+    api: UnifiedApi, attempt: Attempt, again: Behaviour
+) -> None:
+    api.on_look = in_turn(showing("failed", error="CUDA error"), again)
+    assert await attempt.run() == Failed(ErrorCode.UPSTREAM_FAILED, "CUDA error")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [showing("completed", job_id="another", result_s3_uri=RESULT), answering(404, text="<html>"), answering(500)],
+)
+async def test_nonsense_about_a_job_is_not_listened_to_until_the_deadline(
+    api: UnifiedApi, attempt: Attempt, nonsense: Behaviour
+) -> None:
+    api.on_look = nonsense
+    outcome = await attempt.run(dead_after_s=0.2)
+    assert isinstance(outcome, GivenBack)
+    assert outcome.keep_upstream_job
+    assert outcome.is_attempt
+    assert len(api.submissions) == 1
+
+
+async def test_the_pauses_between_looks_follow_the_job_not_their_ceiling(
+    api: UnifiedApi, client: UnifiedApiClient
+) -> None:
+    runner = Runner(api=client, deadline_s=DEADLINE_S, poll_interval_s=1000.0)
+    api.on_look = in_turn(*[showing("processing")] * 3, showing("completed", result_s3_uri=RESULT))
+
+    async def note(comfy_job_id: str) -> None:
+        pass
+
+    assert await runner.run(TASK, MESSAGE, note, request_id="r") == Completed(RESULT)
+    assert runner.durations.usual_s is not None  # and the next job is expected to take as long
+
+
+async def test_looks_that_fail_are_one_line_for_each_change(api: UnifiedApi, attempt: Attempt) -> None:
+    api.on_look = in_turn(*[answering(500)] * 5, showing("completed", result_s3_uri=RESULT))
+    with capture_logs() as lines:
+        await attempt.run()
+    assert [line["event"] for line in lines if line["event"].startswith("upstream.look")] == [
+        "upstream.look_failed",
+        "upstream.looks_recovered",
+    ]
 
 
 async def test_a_failed_job_fails_with_its_error(api: UnifiedApi, attempt: Attempt) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.asyncaws.consumer import Consumer, Delivery
@@ -24,8 +25,10 @@ from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.meter import SILENT, Meter
 from services.adapter.processing import Processor
+from services.adapter.restart import Restart
 from services.adapter.run import Runner
 from services.adapter.silence import Silence
+from services.adapter.suspicion import Suspicion
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 
@@ -167,11 +170,19 @@ def open_adapter(
     max_attempts: int = 3,
     deadline_s: float = 30.0,
     meter: Meter = SILENT,
+    restart_file: Path | None = None,
 ) -> Adapter:
     """One more adapter for the place."""
     leases = Table(place.dynamodb, name=place.table_name, key=TABLE_KEY, policy=QUICK)
     worker = Worker(instance_id=INSTANCE_ID, table=leases, notifier=Notifier(None), clock=time.time, beat_s=0.2)
-    gate = UpstreamGate(api=client, worker=worker, silence=patient(), stop=asyncio.Event(), interval_s=0.5)
+    gate = UpstreamGate(
+        api=client,
+        worker=worker,
+        silence=patient(),
+        suspicion=Suspicion(restart=Restart(restart_file), clock=time.monotonic),
+        stop=asyncio.Event(),
+        interval_s=0.5,
+    )
     processor = Processor(
         store=place.store,
         runner=Runner(api=client, deadline_s=deadline_s, poll_interval_s=0.02),
@@ -194,4 +205,9 @@ def open_adapter(
 
 def patient() -> Silence:
     """Silence that nobody minds."""
-    return Silence(limit_s=1e9, restart_file=None, clock=time.monotonic)
+    return Silence(limit_s=1e9, idle_limit_s=1e9, restart=Restart(None), clock=time.monotonic)
+
+
+def trustful() -> Suspicion:
+    """What has no long row behind it."""
+    return Suspicion(restart=Restart(None), clock=time.monotonic)

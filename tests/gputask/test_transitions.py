@@ -15,7 +15,7 @@ from lib.asyncaws.errors import ConditionFailed
 from lib.asyncaws.session import BACKGROUND, AwsSession
 from lib.asyncaws.table import Table
 from lib.gputask import transitions
-from lib.gputask.record import LONGEST_LEASE_S, ErrorCode, Status, TaskRecord
+from lib.gputask.record import LONGEST_LEASE_S, MOST_SPARED, ErrorCode, Status, TaskRecord
 from tests.gputask.records import NOW, RECORDS, record_of
 
 LEASE_UNTIL = NOW + 300
@@ -168,6 +168,20 @@ def test_a_release_lets_anybody_take_the_task(keep: bool, forgotten: dict[str, N
         "worker": None,
         **forgotten,
     }
+
+
+@pytest.mark.parametrize("spared", range(MOST_SPARED + 3))
+@pytest.mark.parametrize("attempt", range(MAX_ATTEMPTS + MOST_SPARED + 2))
+def test_a_claim_without_a_job_is_no_attempt_and_the_two_readers_agree(attempt: int, spared: int) -> None:
+    record = record_of(attempt=attempt, spared=spared)
+    claimed = CLAIM.applied_to(record.to_item())
+    assert (claimed is not None) is (record.attempts_used < MAX_ATTEMPTS)
+    assert claimed is None or claimed["attempt"] == attempt + 1  # never a number that was given before
+
+
+def test_a_release_can_spare_the_attempt() -> None:
+    release = transitions.release(attempt=ATTEMPT, now=NOW + 1, keep_upstream_job=True, spared=2)
+    assert after(release, "leased")["spared"] == 2
 
 
 def test_a_resend_is_counted_and_dated() -> None:
@@ -366,7 +380,7 @@ def test_whatever_waits_can_be_claimed_until_its_attempts_are_used_up() -> None:
     claim = transitions.claim(worker="i-2", now=later, lease_until=later + 300, max_attempts=MAX_ATTEMPTS)
     for item in odd_records():
         ready = transitions.count_attempts_anew(later).applied_to(item) or item
-        assert bool(claim.applied_to(ready)) is (TaskRecord.from_item(ready).attempt < MAX_ATTEMPTS), item
+        assert bool(claim.applied_to(ready)) is (TaskRecord.from_item(ready).attempts_used < MAX_ATTEMPTS), item
 
 
 def test_the_reader_and_the_conditions_agree_on_who_holds_a_task() -> None:

@@ -22,8 +22,10 @@ from lib.gputask.store import TaskStore
 from services.adapter.gate import UpstreamGate
 from services.adapter.lease import Lease
 from services.adapter.processing import Processor
+from services.adapter.restart import Restart
 from services.adapter.run import Runner
 from services.adapter.silence import Silence
+from services.adapter.suspicion import Suspicion
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 from services.orchestrator.janitor import Janitor
@@ -160,8 +162,15 @@ class Place:
         worker = Worker(
             instance_id=f"i-{next(_names)}", table=table, notifier=Notifier(None), clock=self.clock, beat_s=60.0
         )
-        patient = Silence(limit_s=1e9, restart_file=None, clock=self.clock)
-        gate = UpstreamGate(api=api, worker=worker, silence=patient, stop=stop, interval_s=5.0)
+        restart = Restart(None)
+        gate = UpstreamGate(
+            api=api,
+            worker=worker,
+            silence=Silence(limit_s=1e9, idle_limit_s=1e9, restart=restart, clock=self.clock),
+            suspicion=Suspicion(restart=restart, clock=self.clock),
+            stop=stop,
+            interval_s=5.0,
+        )
         processor = Processor(
             store=store,
             runner=Runner(api=api, deadline_s=DEADLINE_S, poll_interval_s=2.0),
