@@ -7,13 +7,15 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError
+from aiobotocore.credentials import AioRefreshableCredentials
+from aiobotocore.session import AioSession, get_session
+from botocore.exceptions import CredentialRetrievalError
 
 from lib.asyncaws.errors import TransientAwsError, translate
 
@@ -117,6 +119,37 @@ def _genuine(operation: str, answer: T) -> T:
     return answer
 
 
+async def _has_credentials(session: AioSession) -> bool:
+    """Whether there are some that could sign a call now; the session keeps them for its clients."""
+    credentials: Any = await session.get_credentials()
+    if credentials is None:
+        return False
+    if isinstance(credentials, AioRefreshableCredentials):
+        _judge_renewals(credentials)
+    await credentials.get_frozen_credentials()
+    return True
+
+
+def _judge_renewals(credentials: Any) -> None:
+    """Have a renewal fail that brings nothing.
+
+    botocore goes on with credentials that are good for some minutes yet if their renewal fails. But an empty answer, as
+    its fetcher gives for a metadata service that is slow or refuses, it takes for new credentials, and the call fails;
+    and with an end of life in no time zone they could never be used or renewed again.
+    """
+    fetch = credentials._refresh_using  # noqa: SLF001  the SDK has no other seam for it
+
+    async def fetch_good() -> Any:
+        found = fetch()
+        if isawaitable(found):
+            found = await found
+        if not found or credentials._expiry_datetime(found["expiry_time"]).tzinfo is None:  # noqa: SLF001
+            raise CredentialRetrievalError(provider=credentials.method, error_msg="no answer that could be used")
+        return found
+
+    credentials._refresh_using = fetch_good  # noqa: SLF001
+
+
 class AwsSession:
     """Opens clients and closes them all at exit. Creating the first one blocks the loop 80-190 ms: do it at start.
 
@@ -151,14 +184,13 @@ class AwsSession:
                 while True:
                     attempt += 1
                     try:
-                        credentials = await self._session.get_credentials()  # kept by the session once there are some
-                        if credentials is not None:
-                            await credentials.get_frozen_credentials()
+                        if await _has_credentials(self._session):
                             return
-                    except BotoCoreError as error:
+                    except Exception as error:  # an odd answer is an error of any class, say a time without a zone
                         failure = error
-                    log.warning("credentials.not_found", attempt=attempt, error=str(failure) if failure else None)
+                    log.warning("credentials.not_found", attempt=attempt, error=repr(failure) if failure else None)
                     await asyncio.sleep(min(0.1 * 2.0**attempt, _MAX_CREDENTIALS_PAUSE_S))
+                    self._session = get_session()  # the last one keeps what it found, also if that is of no use
         except TimeoutError:
             text = f"no credentials within {self._patience_s:g} s"
             raise TransientAwsError("Credentials", "NoCredentials", text) from failure

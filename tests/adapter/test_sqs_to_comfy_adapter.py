@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 from lib.gputask.record import Status
@@ -15,6 +16,8 @@ from tests.adapter.unified_api import RESULT, UnifiedApi, hang, prompt_of
 from tests.adapter.waiting import until
 from tests.adapter.wire import Fate, Wire
 from tests.adapter.workplace import INSTANCE_ID, PROMPT, Workplace
+from tests.asyncaws.metadata_service import BEGINNINGS
+from tests.asyncaws.metadata_service import metadata_service as credentials_service
 
 ALL_DONE_S = 40.0
 
@@ -96,6 +99,20 @@ async def test_without_an_instance_id_it_asks_the_metadata_service(place: Workpl
 
     await until(has_beaten)
     assert not await place.worker_record(INSTANCE_ID)
+
+
+@pytest.mark.parametrize("first", BEGINNINGS)
+async def test_however_the_metadata_service_begins_it_takes_messages_only_with_credentials(
+    api: UnifiedApi, place: Workplace, employment: Employer, first: str
+) -> None:
+    api.ends_at_once = True
+    task_id = await place.submit()
+    async with credentials_service(*first.split()) as service:
+        adapter = await employment.start_ready(MODULE, **service.environment)
+        assert service.tokens == len(first.split()) + 1
+        await until(lambda: place.is_done(task_id))
+    assert (await place.record(task_id)).attempt == 1
+    assert not adapter.events("message.handling_failed")
 
 
 # ending

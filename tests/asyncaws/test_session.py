@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from lib.asyncaws.conditions import Missing
 from lib.asyncaws.errors import ConditionFailed, PermanentAwsError, TransientAwsError
@@ -17,6 +16,7 @@ from lib.asyncaws.instance import Instance
 from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import BACKGROUND, CONTROL, HEARTBEAT, REQUEST, AwsSession, CallPolicy, long_poll
 from lib.asyncaws.table import Table
+from tests.asyncaws.metadata_service import BEGINNINGS, REFUSES, MetadataService, in_minutes, metadata_service
 from tests.asyncaws.unreliable import DENIED, THROTTLED, UNAVAILABLE, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
 
@@ -217,85 +217,89 @@ def test_a_call_of_the_request_path_ends_within_the_promised_second() -> None:
     assert REQUEST.attempts > 1
 
 
-class MetadataService:
-    """Says who the instance is, as IMDSv2 does; the first answers may be odd."""
+@pytest.fixture
+def on_an_instance(aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[MetadataService], None]:
+    """Has this process get its credentials from a metadata service."""
 
-    def __init__(self, *first: str) -> None:
-        self._first = list(first)
-        self.tokens = 0
+    def be(service: MetadataService) -> None:
+        for name, text in service.environment.items():
+            monkeypatch.delenv(name, raising=False)
+            if text is not None:
+                monkeypatch.setenv(name, text)
 
-    async def token(self, _request: web.Request) -> web.Response:
-        self.tokens += 1
-        match self._first.pop(0) if self._first else "well":
-            case "slow":
-                await asyncio.sleep(30)
-            case "refuses":
-                return web.Response(status=403)
-            case "garbage":
-                return web.Response(text="\N{SNOWMAN}" * 20)
-        return web.Response(text="a-token")
-
-    async def role(self, request: web.Request) -> web.Response:
-        if request.headers.get("X-aws-ec2-metadata-token") != "a-token":
-            return web.Response(status=401)
-        return web.Response(text="a-role")
-
-    async def credentials(self, _request: web.Request) -> web.Response:
-        members = {
-            "AccessKeyId": "key",
-            "SecretAccessKey": "secret",
-            "Token": "t",
-            "Expiration": "2099-01-01T00:00:00Z",
-        }
-        return web.json_response({"Code": "Success", **members})
+    return be
 
 
-@asynccontextmanager
-async def metadata_service(monkeypatch: pytest.MonkeyPatch, *first: str) -> AsyncIterator[MetadataService]:
-    service = MetadataService(*first)
-    app = web.Application()
-    path = "/latest/meta-data/iam/security-credentials/"
-    app.add_routes(
-        [
-            web.put("/latest/api/token", service.token),
-            web.get(path, service.role),
-            web.get(f"{path}a-role", service.credentials),
-        ]
-    )
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.delenv(name)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)
-        monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "1")
-        monkeypatch.setenv("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "1")
-        yield service
-        await runner.cleanup()
+BeOnAnInstance = Callable[[MetadataService], None]
 
 
-@pytest.mark.parametrize(
-    "first",
-    ["", "slow", "slow slow slow slow", "refuses refuses", "garbage slow"],
-)
+def credentials_of(client: Any) -> Any:
+    return client._request_signer._credentials
+
+
+async def key_of(client: Any) -> str:
+    key: str = (await credentials_of(client).get_frozen_credentials()).access_key
+    return key
+
+
+@pytest.mark.parametrize("first", ["", *BEGINNINGS])
 async def test_a_process_gets_its_credentials_however_the_metadata_service_begins(
-    aws_environment: None, monkeypatch: pytest.MonkeyPatch, first: str
+    on_an_instance: BeOnAnInstance, first: str
 ) -> None:
-    async with metadata_service(monkeypatch, *first.split()) as service, AwsSession(region=REGION) as session:
-        looked = service.tokens
-        assert looked == len(first.split()) + 1
-        clients: list[Any] = [await session.dynamodb(REQUEST), await session.sqs(BACKGROUND)]
-        for client in clients:
-            assert (await client._request_signer._credentials.get_frozen_credentials()).access_key == "key"
-        assert service.tokens == looked  # one credential object, for all clients
+    async with metadata_service(*first.split()) as service:
+        on_an_instance(service)
+        async with AwsSession(region=REGION) as session:
+            looked = service.tokens
+            assert looked == len(first.split()) + 1
+            for client in (await session.dynamodb(REQUEST), await session.sqs(BACKGROUND)):
+                assert await key_of(client) == "key-1"
+            assert service.tokens == looked  # one credential object, for all clients
 
 
-async def test_without_credentials_a_process_says_so_and_does_not_start(
-    aws_environment: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("odd", ["soon", "", None, 5, [], "2099-01-01T00:00:00", "2001-01-01T00:00:00+00:00"], ids=repr)
+async def test_credentials_that_end_at_an_odd_time_are_asked_for_again(
+    on_an_instance: BeOnAnInstance, odd: Any
 ) -> None:
-    async with metadata_service(monkeypatch, *["refuses"] * 100):
+    """Among them a time without a zone, which no credentials that have it recover from."""
+    async with metadata_service(expirations=[odd]) as service:
+        on_an_instance(service)
+        async with AwsSession(region=REGION) as session:
+            assert await key_of(await session.dynamodb(REQUEST)) == "key-2"
+
+
+async def test_credentials_are_renewed_in_mid_life_and_a_metadata_service_that_comes_back_is_enough(
+    on_an_instance: BeOnAnInstance, aws_endpoint: str, aws: AwsSession, task_table: str
+) -> None:
+    async with metadata_service(expirations=[in_minutes(60)]) as service:
+        on_an_instance(service)
+        async with AwsSession(region=REGION, endpoint_url=aws_endpoint) as session:
+            client = await session.dynamodb(ONCE)
+            table = Table(client, name=task_table, key="task_id", policy=ONCE)
+            credentials = credentials_of(client)
+            started_at = datetime.now(UTC)
+            service.then = REFUSES
+
+            credentials._time_fetcher = lambda: started_at + timedelta(minutes=47)  # 13 are left: time enough
+            assert await table.get("a") is None
+            assert service.tokens > 1
+            assert await key_of(client) == "key-1"
+
+            credentials._time_fetcher = lambda: started_at + timedelta(minutes=52)  # 8 are left: none of it
+            with pytest.raises(TransientAwsError) as failure:
+                await table.get("a")
+            assert failure.value.code == "CredentialRetrievalError"
+
+            service.then = "well"
+            service.expirations.append("2099-01-01T00:00:00")  # in no time zone
+            with pytest.raises(TransientAwsError):
+                await table.get("a")
+            assert await table.get("a") is None
+            assert await key_of(client) == "key-3"
+
+
+async def test_without_credentials_a_process_says_so_and_does_not_start(on_an_instance: BeOnAnInstance) -> None:
+    async with metadata_service(*[REFUSES] * 100) as service:
+        on_an_instance(service)
         with pytest.raises(TransientAwsError, match="NoCredentials: no credentials within"):
             async with AwsSession(region=REGION, patience_s=0.5):
                 pass

@@ -134,13 +134,13 @@ class Site:
     port: int
 
     @asynccontextmanager
-    async def running(self, **settings: str) -> AsyncIterator[Orchestrator]:
-        """An orchestrator that has said it is ready; killed at the end if it still runs."""
+    async def running(self, **settings: str | None) -> AsyncIterator[Orchestrator]:
+        """An orchestrator that has said it is ready; killed at the end if it still runs. None takes a setting away."""
         number = len(list(self.directory.glob("*.log")))
         log_path = self.directory / f"{number}.log"
         base_url = f"http://127.0.0.1:{self.port}"
         with Manager(self.directory / f"{number}.socket") as manager:
-            environment = {**self.environment, "NOTIFY_SOCKET": str(manager.path), **settings}
+            environment = self._environment(NOTIFY_SOCKET=str(manager.path), **settings)
             process = await OwnedProcess.start("orchestrator", _COMMAND, env=environment, log_path=log_path)
             try:
                 await _until_ready(process, manager)
@@ -151,14 +151,18 @@ class Site:
 
     async def refusal(self, **settings: str | None) -> tuple[int, str]:
         """Exit code and output of an orchestrator that does not start; None takes a setting away."""
-        environment = {name: text for name, text in {**self.environment, **settings}.items() if text is not None}
         log_path = self.directory / "refusal.txt"
-        process = await OwnedProcess.start("orchestrator", _COMMAND, env=environment, log_path=log_path)
+        process = await OwnedProcess.start(
+            "orchestrator", _COMMAND, env=self._environment(**settings), log_path=log_path
+        )
         try:
             async with asyncio.timeout(_START_LIMIT_S):
                 return await process.wait(), log_path.read_text()
         finally:
             await process.kill()
+
+    def _environment(self, **settings: str | None) -> dict[str, str]:
+        return {name: text for name, text in {**self.environment, **settings}.items() if text is not None}
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from services.devstack.emulator.faults import Mode
+from tests.asyncaws.metadata_service import BEGINNINGS, metadata_service
 from tests.gputask.records import live_tasks
 from tests.orchestrator.aws_world import BODY, AwsWorld, Gpu, eventually
 from tests.orchestrator.orchestrator_process import POST_PATH, Orchestrator, Site, site
@@ -124,6 +125,20 @@ async def test_without_its_table_it_lives_answers_and_is_not_ready(here: Site) -
         assert int(answer.headers["Retry-After"]) > 0
         orchestrator.process.send(signal.SIGTERM)
         assert await orchestrator.ended() == 0
+
+
+@pytest.mark.parametrize("first", BEGINNINGS)
+async def test_however_the_metadata_service_begins_requests_and_background_have_credentials(
+    here: Site, world: AwsWorld, gpu: Gpu, first: str
+) -> None:
+    await world.dead_letters.send("not JSON", {})
+    async with metadata_service(*first.split()) as service, here.running(**service.environment) as orchestrator:
+        assert service.tokens == len(first.split()) + 1
+        assert await orchestrator.status("/ready") == 200
+        await orchestrator.submit()
+        await gpu.reach("pending", "running")
+        await orchestrator.logs("dead_letter.unreadable")
+        assert service.tokens == len(first.split()) + 1
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "sqs"])
