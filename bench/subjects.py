@@ -80,6 +80,7 @@ class Stage:
         with ReservedPort() as port:
             environment = self._aws_environment() | {
                 "SQS_DLQ_URL": f"{queue_url(self._endpoint_port)}-dead",
+                "MAX_UNFINISHED_PER_CLIENT": "10000000",
                 "HOST": "127.0.0.1",
                 "PORT": str(port.number),
                 "LOG_FORMAT": "json",

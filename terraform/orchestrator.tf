@@ -8,25 +8,26 @@ locals {
   orchestrator_drain_s        = 25
 
   orchestrator_environment = {
-    AWS_REGION        = var.region
-    SQS_QUEUE_URL     = aws_sqs_queue.tasks.url
-    SQS_DLQ_URL       = aws_sqs_queue.dead_letters.url
-    DYNAMODB_TABLE    = aws_dynamodb_table.tasks.name
-    GPU_INSTANCE_ID   = local.gpu_instance_id
-    HOST              = local.is_fargate ? "0.0.0.0" : "127.0.0.1"
-    PORT              = tostring(local.orchestrator_port)
-    CORS_ORIGINS      = join(",", var.cors_origins)
-    IMAGE_BUCKETS     = length(var.image_buckets) == 0 ? "none" : join(",", var.image_buckets)
-    IMAGE_URL_PORTS   = join(",", var.image_url_ports)
-    MAX_STEPS         = tostring(var.max_steps)
-    MAX_CFG           = tostring(var.max_cfg)
-    MAX_PROMPT        = tostring(var.max_prompt)
-    TASK_MAX_AGE_S    = tostring(var.task_max_age_s)
-    DRAIN_S           = tostring(local.orchestrator_drain_s)
-    LOG_FORMAT        = local.is_fargate ? "json" : "journal"
-    LOG_LEVEL         = var.log_level
-    METRICS           = local.orchestrator_metrics
-    METRICS_NAMESPACE = local.metrics_namespace
+    AWS_REGION                = var.region
+    SQS_QUEUE_URL             = aws_sqs_queue.tasks.url
+    SQS_DLQ_URL               = aws_sqs_queue.dead_letters.url
+    DYNAMODB_TABLE            = aws_dynamodb_table.tasks.name
+    GPU_INSTANCE_ID           = local.gpu_instance_id
+    HOST                      = local.is_fargate ? "0.0.0.0" : "127.0.0.1"
+    PORT                      = tostring(local.orchestrator_port)
+    CORS_ORIGINS              = join(",", var.cors_origins)
+    IMAGE_BUCKETS             = length(var.image_buckets) == 0 ? "none" : join(",", var.image_buckets)
+    IMAGE_URL_PORTS           = join(",", var.image_url_ports)
+    MAX_STEPS                 = tostring(var.max_steps)
+    MAX_CFG                   = tostring(var.max_cfg)
+    MAX_PROMPT                = tostring(var.max_prompt)
+    TASK_MAX_AGE_S            = tostring(var.task_max_age_s)
+    MAX_UNFINISHED_PER_CLIENT = tostring(var.max_unfinished_per_client)
+    DRAIN_S                   = tostring(local.orchestrator_drain_s)
+    LOG_FORMAT                = local.is_fargate ? "json" : "journal"
+    LOG_LEVEL                 = var.log_level
+    METRICS                   = local.orchestrator_metrics
+    METRICS_NAMESPACE         = local.metrics_namespace
   }
 
   makes_keys     = var.api_keys_arn == null

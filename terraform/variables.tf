@@ -113,6 +113,17 @@ variable "hold_max_s" {
   }
 }
 
+variable "max_unfinished_per_client" {
+  description = "Jobs without an end that one client (API key) may have; more are refused with 429. Count, at least 1."
+  type        = number
+  default     = 1000
+
+  validation {
+    condition     = var.max_unfinished_per_client >= 1 && floor(var.max_unfinished_per_client) == var.max_unfinished_per_client
+    error_message = "max_unfinished_per_client must be a whole number from 1 on."
+  }
+}
+
 variable "task_max_age_s" {
   description = "A task not finished by then is failed as expired. Seconds, from 3600 to below queue_retention_s."
   type        = number

@@ -23,6 +23,9 @@ class Status(StrEnum):
 
 LIVE = (Status.PENDING, Status.PROCESSING)
 
+WITHDRAWN = "withdrawn"
+"""In place of an error code: the task was taken back before anybody was promised it. Nobody is shown or counts it."""
+
 LONGEST_LEASE_S = 86_400.0
 """No lease of ours ends later: SQS hides a message for 12 h at the most. A time beyond is of another clock or unit."""
 
@@ -43,7 +46,6 @@ class ErrorCode(StrEnum):
     RULE_B = "rule_b"
     DEAD_LETTER = "dead_letter"
     EXPIRED = "expired"
-    WITHDRAWN = "withdrawn"  # taken back before anybody was promised it; nobody is shown such a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ class TaskRecord:
     @property
     def is_withdrawn(self) -> bool:
         """As good as no task: it stays only to tell its message, should that exist, from one of an unknown task."""
-        return self.status is Status.FAILED and self.error_code == ErrorCode.WITHDRAWN
+        return self.status is Status.FAILED and self.error_code == WITHDRAWN
 
     @property
     def attempts_used(self) -> int:

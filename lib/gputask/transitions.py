@@ -32,14 +32,14 @@ from lib.asyncaws.conditions import (
     MoreThan,
     NoNumber,
 )
-from lib.gputask.record import LONGEST_LEASE_S, MOST_SPARED, ErrorCode, Status, TaskRecord
+from lib.gputask.record import LONGEST_LEASE_S, MOST_SPARED, WITHDRAWN, ErrorCode, Status, TaskRecord
 
 _STATUS = "status"
 
 
 def creatable(now: float) -> Condition:
     """No such task; one that was withdrawn, or that TTL has yet to delete, counts as gone."""
-    return AnyOf(Missing("task_id"), AtMost("expires_at", now), Equals("error_code", ErrorCode.WITHDRAWN))
+    return AnyOf(Missing("task_id"), AtMost("expires_at", now), Equals("error_code", WITHDRAWN))
 
 
 def withdraw(record: TaskRecord, *, now: float) -> Change:
@@ -54,7 +54,7 @@ def withdraw(record: TaskRecord, *, now: float) -> Change:
         Equals("created_at", record.created_at),
         Equals("sends", 1),
     )
-    withdrawn = _failed(untouched, now=now, code=ErrorCode.WITHDRAWN, message="its client was told to try again")
+    withdrawn = _failed(untouched, now=now, code=WITHDRAWN, message="its client was told to try again")
     return replace(withdrawn, assign={**withdrawn.assign, "created_at": None})
 
 
@@ -168,7 +168,7 @@ def _held_by(attempt: int) -> Condition:
     return AllOf(Equals(_STATUS, Status.PROCESSING), Equals("attempt", attempt))
 
 
-def _failed(condition: Condition, *, now: float, code: ErrorCode, message: str) -> Change:
+def _failed(condition: Condition, *, now: float, code: str, message: str) -> Change:
     return Change(
         condition=condition,
         assign={

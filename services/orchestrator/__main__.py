@@ -29,6 +29,7 @@ from services.orchestrator.connections import ConnectionLimits
 from services.orchestrator.dependencies import Dependencies
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.meter import Meter
+from services.orchestrator.quota import Quota
 from services.orchestrator.readiness import ReadinessCheck
 from services.orchestrator.server import HttpServer, spare_the_garbage_collector
 from services.orchestrator.settings import OrchestratorSettings
@@ -79,9 +80,11 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             interval_s=settings.waker_interval_s,
             meter=meter,
         )
+        quota = Quota(settings.max_unfinished_per_client)
         janitor = Janitor(
             store=store,
             walk=Walk(store),
+            quota=quota,
             queue=aws.queue,
             dead_letters=aws.dead_letters,
             limits=Limits(resend_after_s=settings.resend_after_s, max_age_s=settings.task_max_age_s),
@@ -93,7 +96,7 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
         check = Dependencies({"table": tables, "queue": queues}).check
         # The first call of a client loads its endpoint rules; better now than in somebody's first POST.
         await check()
-        server = _server(settings, aws, waker, check, meter)
+        server = _server(settings, aws, waker, quota, check, meter)
 
         def on_ready() -> None:
             spare_the_garbage_collector()
@@ -154,7 +157,9 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
     )
 
 
-def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: ReadinessCheck, meter: Meter) -> HttpServer:
+def _server(
+    settings: OrchestratorSettings, aws: _Aws, waker: Waker, quota: Quota, check: ReadinessCheck, meter: Meter
+) -> HttpServer:
     tasks = TaskStore(aws.request_table, time.time)
     app = build_app(
         submission=Submission(
@@ -162,6 +167,7 @@ def _server(settings: OrchestratorSettings, aws: _Aws, waker: Waker, check: Read
             queue=aws.request_queue,
             nudge=waker.nudge,
             retention_s=settings.task_retention_s,
+            quota=quota,
             meter=meter,
         ),
         tasks=tasks,

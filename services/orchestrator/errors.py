@@ -66,6 +66,15 @@ class Unavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+class TooManyUnfinished(Exception):
+    """The client has as many jobs without an end as it may have."""
+
+    def __init__(self, most: int, retry_after_s: int) -> None:
+        super().__init__(f"{most} or more")
+        self.most = most
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(Exception):
     """Something this service needs does not answer.
 

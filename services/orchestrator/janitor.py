@@ -16,10 +16,11 @@ from lib.gputask.message import PoisonMessage, TaskMessage, task_id_in
 from lib.gputask.record import ErrorCode, TaskRecord
 from lib.gputask.store import Overtaken, TaskStore
 from services.orchestrator.meter import SILENT, Meter
+from services.orchestrator.quota import Quota
 from services.orchestrator.submission import attributes_of, message_of
 from services.orchestrator.sweeping import Sweeper
 from services.orchestrator.tidying import Burial, Limits, Verdict, covers, decide, decide_letter, is_lost, surplus
-from services.orchestrator.walk import Walk
+from services.orchestrator.walk import Round, Walk
 
 _BATCH = 10
 # Long enough to deal with a batch; what is left comes again at the next round.
@@ -42,6 +43,7 @@ class Janitor:
 
     store: TaskStore
     walk: Walk
+    quota: Quota
     queue: Queue
     dead_letters: Queue
     limits: Limits
@@ -68,7 +70,9 @@ class Janitor:
 
     async def tidy(self, stop: asyncio.Event) -> None:
         """Look at the next live tasks of the walk, and delete what the queue holds of others if it is much."""
+        began_at = self.store.now()
         stretch = await self.walk.next_round()
+        self._count(stretch, began_at)
         depth = await self._depth()
         is_covered = depth is not None and covers(messages=depth.messages, seen=stretch.seen, is_whole=stretch.is_whole)
         for task in stretch.tasks:
@@ -79,6 +83,13 @@ class Janitor:
         self.walk.end_round(stretch)
         if depth is not None and stretch.is_whole:
             await self._sweep(surplus(messages=depth.messages, live=stretch.seen), stop)
+
+    def _count(self, stretch: Round, began_at: float) -> None:
+        if stretch.begins:
+            self.quota.begin_walk(began_at)
+        self.quota.see(stretch.tasks)
+        if stretch.ends:
+            self.quota.end_walk()
 
     async def _depth(self) -> Depth | None:
         try:

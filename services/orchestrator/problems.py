@@ -90,6 +90,12 @@ def _unavailable(detail: str, retry_after_s: float) -> Problem:
     return Problem(status=503, detail=detail, headers={"Retry-After": f"{retry_after_s:.0f}"})
 
 
+def _too_many_unfinished(error: errors.TooManyUnfinished) -> Problem:
+    detail = f"You have {error.most} or more jobs that have not ended; when some have, send this one again"
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return Problem(status=429, name="too-many-unfinished-jobs", detail=detail, headers=headers)
+
+
 def _not_ready(error: errors.NotReady) -> Problem:
     headers = {"Retry-After": str(_RETRY_AFTER_NOT_READY_S)}
     detail = f"Not ready: {error.problem}" if error.problem else "Not ready"
@@ -120,6 +126,7 @@ _PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     errors.TooManyConnections: lambda _: _unavailable("Too many connections", _RETRY_AFTER_CONNECTION_S),
     errors.Stopping: lambda _: _unavailable("The service is being restarted", _RETRY_AFTER_NOT_READY_S),
     errors.Unavailable: lambda error: _unavailable(error.reason, error.retry_after_s),
+    errors.TooManyUnfinished: _too_many_unfinished,
     errors.NotReady: _not_ready,
     TransientAwsError: lambda _: _unavailable(_UNAVAILABLE, _RETRY_AFTER_TRANSIENT_S),
     PermanentAwsError: lambda _: _unavailable(_UNAVAILABLE, _RETRY_AFTER_PERMANENT_S),

@@ -37,6 +37,7 @@ class OrchestratorSettings(BaseSettings):
         cors_origins: comma separated origins whose pages may call from a browser; `*` for all, `http://localhost:*`
             for one host at any port.
         max_connections_per_address: of those, from one address; none where all have that of a balancer or proxy.
+        max_unfinished_per_client: jobs without an end that a client may have; about, as each replica counts for itself.
         resend_after_s: a message not taken for so long is sent once more, then after twice as long, and so on.
         task_max_age_s: a task not finished by then is failed; less than the queue's retention.
         task_retention_s: how long a record is kept.
@@ -65,6 +66,7 @@ class OrchestratorSettings(BaseSettings):
     max_submissions: int = Field(default=128, ge=1)
     max_connections: int = Field(default=4096, ge=1)
     max_connections_per_address: int | None = Field(default=None, ge=1)
+    max_unfinished_per_client: int = Field(default=1000, ge=1)
     waker_interval_s: Seconds = Field(default=30, gt=0, le=300)
     janitor_interval_s: Seconds = Field(default=60, gt=0, le=3600)
     resend_after_s: Seconds = Field(default=600, gt=0)

@@ -19,6 +19,7 @@ from lib.gputask.record import Status, TaskRecord
 from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
 from services.orchestrator.meter import SILENT, Meter
+from services.orchestrator.quota import Quota
 
 # Together they leave the rest of the promised second to parsing, the network, and a busy processor.
 _BUDGET_S = 0.65
@@ -48,6 +49,7 @@ class Submission:
     queue: Queue
     nudge: Callable[[], None]
     retention_s: float
+    quota: Quota
     budget_s: float = _BUDGET_S
     take_back_s: float = _TAKE_BACK_S
     meter: Meter = SILENT
@@ -62,6 +64,7 @@ class Submission:
 
         Raises:
             IdempotencyConflict: the key was used for another request.
+            TooManyUnfinished: the client must wait until some of its jobs have ended.
             Unavailable: AWS did not take it in time. No task is promised; one that was half made is taken back.
         """
         record = self._new_record(kind, body.decode(), client_id, idempotency_key, request_id)
@@ -70,6 +73,8 @@ class Submission:
         is_ours = idempotency_key is None
         try:
             async with asyncio.timeout(self.budget_s):
+                if self.quota.is_used_up(client_id) and not await self._is_known(record, idempotency_key):
+                    raise self.quota.refuse()
                 try:
                     await self.store.create(record)
                 except AlreadyExists as found:
@@ -95,6 +100,10 @@ class Submission:
             raise IdempotencyConflict
         return existing
 
+    async def _is_known(self, record: TaskRecord, idempotency_key: str | None) -> bool:
+        """A repeat of what was accepted is no new job."""
+        return idempotency_key is not None and await self.store.get(record.task_id) is not None
+
     def _new_record(
         self, kind: Kind, text: str, client_id: str, idempotency_key: str | None, request_id: str
     ) -> TaskRecord:
@@ -118,6 +127,7 @@ class Submission:
         await self.queue.send(message_of(record), attributes_of(record))
         self.nudge()
         self.meter.accepted()
+        self.quota.note_accepted(record.client_id)
         log.info("task.accepted", job_id=record.task_id, job_type=record.job_type, client_id=record.client_id)
         return record
 

@@ -17,14 +17,24 @@ class Round:
 
     Attributes:
         seen: tasks since the walk began at the oldest, these included.
+        begins: it begins there.
         ended: the statuses of which it has the last.
-        is_whole: it has all there are.
     """
 
     tasks: tuple[TaskRecord, ...]
     seen: int
+    begins: bool
     ended: frozenset[Status]
-    is_whole: bool
+
+    @property
+    def ends(self) -> bool:
+        """It has the last of all."""
+        return len(self.ended) == len(LIVE)
+
+    @property
+    def is_whole(self) -> bool:
+        """It has all there are."""
+        return self.begins and self.ends
 
 
 class Walk:
@@ -43,7 +53,7 @@ class Walk:
         tasks = [task for stretch in stretches.values() for task in stretch]
         self._seen = len(tasks) if begins else self._seen + len(tasks)
         ended = frozenset(status for status, stretch in stretches.items() if len(stretch) < self._most)
-        return Round(tuple(tasks), self._seen, ended, is_whole=begins and len(ended) == len(LIVE))
+        return Round(tuple(tasks), self._seen, begins, ended)
 
     def pass_by(self, task: TaskRecord) -> None:
         """The walk goes on behind this one, whatever comes of it: its turn comes again."""

@@ -79,7 +79,6 @@ def test_a_failure_has_one_of_these_causes() -> None:
         "rule_b",
         "dead_letter",
         "expired",
-        "withdrawn",
     }
 
 

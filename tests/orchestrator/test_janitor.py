@@ -16,6 +16,7 @@ from lib.gputask.message import TaskMessage
 from lib.gputask.record import ErrorCode, Status, TaskRecord
 from services.devstack.emulator.faults import Mode
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.quota import Quota
 from services.orchestrator.submission import message_of
 from services.orchestrator.sweeping import Sweeper
 from services.orchestrator.tidying import Limits
@@ -31,6 +32,7 @@ def janitor_of(world: AwsWorld) -> Janitor:
     return Janitor(
         store=world.tasks,
         walk=Walk(world.tasks),
+        quota=Quota(1000),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=MAX_AGE_S),

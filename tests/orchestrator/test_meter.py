@@ -23,6 +23,7 @@ from services.devstack.emulator.faults import Mode
 from services.orchestrator.errors import Unavailable
 from services.orchestrator.janitor import Janitor
 from services.orchestrator.meter import Meter
+from services.orchestrator.quota import Quota
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
@@ -47,6 +48,7 @@ async def submission_of(aws: AwsSession, world: AwsWorld, metrics: Metrics) -> S
         queue=Queue(await aws.sqs(_PATIENT), url=world.queue_url, policy=_PATIENT),
         nudge=lambda: None,
         retention_s=3600,
+        quota=Quota(1000),
         budget_s=10,
         take_back_s=10,
         meter=Meter(metrics),
@@ -57,6 +59,7 @@ def janitor_of(world: AwsWorld, metrics: Metrics) -> Janitor:
     return Janitor(
         store=world.tasks,
         walk=Walk(world.tasks),
+        quota=Quota(1000),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=600, max_age_s=86_400),

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,18 +14,20 @@ from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import REQUEST, AwsSession, CallPolicy
 from lib.asyncaws.table import Table
 from lib.gputask.kinds import CAMERA_ANGLE, QWEN_IMAGE_EDIT, Kind
-from lib.gputask.record import Status, TaskRecord
+from lib.gputask.record import ErrorCode, Status, TaskRecord
 from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
 from services.devstack.emulator.faults import Mode
-from services.orchestrator.errors import IdempotencyConflict, Unavailable
+from services.orchestrator.errors import IdempotencyConflict, TooManyUnfinished, Unavailable
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.quota import Quota
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.walk import Walk
 from tests.gputask.records import live_tasks
 from tests.orchestrator.aws_world import BODY, LARGE_BODY, OTHER_BODY, AwsWorld, Clock
 
+MOST_UNFINISHED = 6
 RETENTION_S = 604_800.0
 RESEND_AFTER_S = 600.0
 # What the design promises a client: an answer within a second.
@@ -57,10 +59,11 @@ class Front:
 
     def __init__(self, path: RequestPath, clock: Clock | None = None, *, limits: Mapping[str, Any] = PATIENCE) -> None:
         self.nudges = 0
+        self.quota = Quota(MOST_UNFINISHED)
         self.clock = clock or Clock(tick_s=0.001)
         store = TaskStore(path.table, self.clock)
         self._submission = Submission(
-            store=store, queue=path.queue, nudge=self._nudge, retention_s=RETENTION_S, **limits
+            store=store, queue=path.queue, nudge=self._nudge, retention_s=RETENTION_S, quota=self.quota, **limits
         )
 
     async def submit(
@@ -101,6 +104,7 @@ def janitor_of(world: AwsWorld) -> Janitor:
     return Janitor(
         store=world.tasks,
         walk=Walk(world.tasks),
+        quota=Quota(1000),
         queue=world.queue,
         dead_letters=world.dead_letters,
         limits=Limits(resend_after_s=RESEND_AFTER_S, max_age_s=86_400),
@@ -272,6 +276,33 @@ async def test_two_clients_with_the_same_key_have_two_jobs(world: AwsWorld, fron
     one, other = await front.submit(key="k", client_id="one"), await front.submit(key="k", client_id="other")
     assert one.task_id != other.task_id
     assert len(await world.messages()) == 2
+
+
+async def test_a_client_at_its_quota_gets_no_new_job_and_finds_those_it_has(world: AwsWorld, front: Front) -> None:
+    first = await front.submit(key="k")
+    for _ in range(MOST_UNFINISHED - 1):
+        await front.submit()
+    for key in (None, "another"):
+        with pytest.raises(TooManyUnfinished) as refusal:
+            await front.submit(key=key)
+        assert refusal.value.retry_after_s > 0
+    assert len(await live_tasks(world.tasks)) == MOST_UNFINISHED
+    assert (await front.submit(key="k")).task_id == first.task_id
+    assert (await front.submit(client_id="other")).client_id == "other"
+
+
+async def test_a_client_may_go_on_once_the_janitor_has_seen_its_jobs_end(world: AwsWorld, front: Front) -> None:
+    janitor = replace(janitor_of(world), quota=front.quota)
+    tasks = [await front.submit() for _ in range(MOST_UNFINISHED)]
+    world.clock.advance(1)
+    await janitor.tidy(asyncio.Event())
+    with pytest.raises(TooManyUnfinished):
+        await front.submit()
+    await world.tasks.give_up(tasks[0].task_id, code=ErrorCode.EXPIRED, message="too old")
+    await janitor.tidy(asyncio.Event())
+    await front.submit()
+    with pytest.raises(TooManyUnfinished):
+        await front.submit()
 
 
 async def test_an_expired_task_does_not_take_its_key_along(world: AwsWorld, front: Front) -> None:

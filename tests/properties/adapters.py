@@ -29,6 +29,7 @@ from services.adapter.suspicion import Suspicion
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
 from services.adapter.worker import Worker
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.quota import Quota
 from services.orchestrator.tidying import Limits
 from services.orchestrator.walk import Walk
 from tests.adapter.unified_api import UnifiedApi
@@ -147,7 +148,13 @@ class Place:
     def janitor(self) -> Janitor:
         dead = self._queue_at(self.dead_letter_url)
         return Janitor(
-            store=self.store, walk=Walk(self.store), queue=self.queue, dead_letters=dead, limits=LIMITS, interval_s=60.0
+            store=self.store,
+            walk=Walk(self.store),
+            quota=Quota(1000),
+            queue=self.queue,
+            dead_letters=dead,
+            limits=LIMITS,
+            interval_s=60.0,
         )
 
     def hire(self, slots: int) -> Adapter:
