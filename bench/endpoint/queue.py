@@ -39,13 +39,21 @@ class Queue:
             "DeleteMessage": self._delete,
             "DeleteMessageBatch": self._delete_batch,
             "ChangeMessageVisibility": self._set_visibility,
-            "GetQueueAttributes": lambda _: {"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:000000000000:tasks"}},
+            "GetQueueAttributes": lambda _: {"Attributes": self._attributes()},
         }
 
     @property
     def depth(self) -> int:
         """Messages visible and in flight."""
         return len(self._visible) + len(self._in_flight)
+
+    def _attributes(self) -> Mapping[str, str]:
+        return {
+            "QueueArn": "arn:aws:sqs:us-east-1:000000000000:tasks",
+            "ApproximateNumberOfMessages": str(len(self._visible)),
+            "ApproximateNumberOfMessagesNotVisible": str(len(self._in_flight)),
+            "ApproximateNumberOfMessagesDelayed": "0",
+        }
 
     def _send(self, call: Any) -> Answer:
         message = _Message(f"m-{next(_numbers)}", call["MessageBody"], call.get("MessageAttributes", {}))
