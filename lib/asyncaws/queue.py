@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError
+from botocore.exceptions import ClientError
+
+from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError, translate
 from lib.asyncaws.gathering import Gatherer
 from lib.asyncaws.session import CallPolicy, call
 
@@ -28,6 +30,10 @@ _COUNTS: Sequence[QueueAttributeNameType] = (
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 )
+
+# Under way before the next ones are gathered. What must go soon waits for two round trips at the most, and those who
+# delete ten at once make three calls.
+_DELETES = 2
 
 _Entry = Mapping[str, Any]
 
@@ -76,6 +82,7 @@ class Queue:
         self._sends: Gatherer[_Entry, None] = Gatherer(
             self._send_all, most=_MOST_MESSAGES, size_bytes=_size_bytes, most_bytes=_MOST_BYTES
         )
+        self._deletes: Gatherer[str, None] = Gatherer(self._delete_all, most=_MOST_MESSAGES, calls=_DELETES)
 
     async def check(self) -> None:
         """Prove that the queue exists and may be asked, and is a standard one: a FIFO queue refuses every send of ours.
@@ -123,8 +130,11 @@ class Queue:
             raise TransientAwsError("ReceiveMessage", "Garbled", repr(error)) from error
 
     async def delete(self, receipt: str) -> None:
-        """Acknowledge. Success proves nothing (an old handle succeeds too); the table says what is done."""
-        await self._call("DeleteMessage", self._client.delete_message, ReceiptHandle=receipt)
+        """Acknowledge; many at once share calls.
+
+        Success proves nothing (an old handle succeeds too); the table says what is done.
+        """
+        await self._deletes.ask(receipt)
 
     async def set_visibility(self, receipt: str, seconds: int) -> None:
         """Let the message be seen again `seconds` from now; 0 at once.
@@ -143,24 +153,35 @@ class Queue:
         if len(entries) == 1:
             await self._call("SendMessage", self._client.send_message, **entries[0])
             return [None]
-        unsent: Sequence[Any] = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
+        return await self._batch("SendMessageBatch", self._client.send_message_batch, entries)
+
+    async def _delete_all(self, receipts: Sequence[str]) -> Sequence[Exception | None]:
+        if len(receipts) == 1:
+            await self._call("DeleteMessage", self._client.delete_message, ReceiptHandle=receipts[0])
+            return [None]
+        entries = [{"ReceiptHandle": receipt} for receipt in receipts]
+        return await self._batch("DeleteMessageBatch", self._client.delete_message_batch, entries)
+
+    async def _batch(self, operation: str, method: Any, entries: Sequence[_Entry]) -> Sequence[Exception | None]:
+        """One call for several messages: for each of them nothing, or what the single call would have raised."""
+        undone: Sequence[Any] = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
         refusals: dict[str, AwsError] = {}
 
-        async def send() -> Any:
+        async def ask() -> Any:
             """A batch that is answered 200 may yet have refused some: what may succeed later stays for the next try."""
-            nonlocal unsent
-            answer = await self._client.send_message_batch(QueueUrl=self._url, Entries=unsent)
-            failed = {entry["Id"]: _refusal(entry) for entry in answer.get("Failed", [])}
-            refusals.update({id_: error for id_, error in failed.items() if isinstance(error, PermanentAwsError)})
-            unsent = [entry for entry in unsent if entry["Id"] in failed.keys() - refusals.keys()]
-            if unsent:
-                raise failed[unsent[0]["Id"]]
+            nonlocal undone
+            answer = await method(QueueUrl=self._url, Entries=undone)
+            failed = {entry["Id"]: _refusal(operation, entry) for entry in answer.get("Failed", [])}
+            refusals.update({id_: error for id_, error in failed.items() if not isinstance(error, TransientAwsError)})
+            undone = [entry for entry in undone if entry["Id"] in failed.keys() - refusals.keys()]
+            if undone:
+                raise failed[undone[0]["Id"]]
             return answer
 
         try:
-            await call("SendMessageBatch", send, self._policy)
+            await call(operation, ask, self._policy)
         except TransientAwsError as error:
-            refusals |= {entry["Id"]: error for entry in unsent}
+            refusals |= {entry["Id"]: error for entry in undone}
         return [refusals.get(str(number)) for number in range(len(entries))]
 
     async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
@@ -171,9 +192,14 @@ def _size_bytes(entry: _Entry) -> int:
     return len(entry["MessageBody"].encode()) + _ATTRIBUTES_BYTES
 
 
-def _refusal(entry: Mapping[str, Any]) -> AwsError:
-    kind = PermanentAwsError if entry["SenderFault"] else TransientAwsError
-    return kind("SendMessageBatch", entry["Code"], entry.get("Message", ""))
+def _refusal(operation: str, entry: Mapping[str, Any]) -> AwsError:
+    """The error of one message of a batch, named as that of a call of its own would be."""
+    status = 400 if entry["SenderFault"] else 500
+    answer: Any = {
+        "Error": {"Code": entry["Code"], "Message": entry.get("Message", "")},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return translate(operation, ClientError(answer, operation))
 
 
 def _received(raw: Mapping[str, Any]) -> Message:

@@ -105,6 +105,7 @@ class Processor:
         match decide(task, now=self.store.now(), max_attempts=self.max_attempts):
             case Obsolete():
                 log.info("message.obsolete", status=task.status if task else None)
+                delivery.vacate()  # there may be many, one after the other
                 await delivery.acknowledge()
                 self.worker.note_service()
             case Unknown():

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from lib.asyncaws.errors import PermanentAwsError, ReceiptLost, TransientAwsError
+from lib.asyncaws.errors import AuthenticationAwsError, AwsError, PermanentAwsError, ReceiptLost, TransientAwsError
 from lib.asyncaws.queue import MAX_VISIBILITY_S, Message, Queue
 from lib.asyncaws.session import BACKGROUND, AwsSession, CallPolicy
-from tests.asyncaws.unreliable import Abridged, Fate, Refusal, unreliable_aws
+from tests.asyncaws.unreliable import Abridged, Doom, Fate, Refusal, UnreliableAws, unreliable_aws
 from tests.conftest import REGION
 
 pytestmark = pytest.mark.emulators("moto", "ministack")
@@ -96,12 +96,73 @@ async def test_a_message_that_is_refused_for_good_does_not_stop_the_others(
 ) -> None:
     async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
         queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
-        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(4, sender_fault=True)])
+        wire.fates.extend([*[Fate.FORWARDED] * 4, Abridged(4, sender_fault=True, code="InvalidParameterValue")])
         sends = (queue.send(str(number), {}) for number in range(10))
         results = await asyncio.gather(*sends, return_exceptions=True)
         assert results[:8] == [None] * 8
         assert all(isinstance(result, PermanentAwsError) for result in results[8:])
         assert wire.calls == ["SendMessage"] * 4 + ["SendMessageBatch"]
+
+
+async def delete_ten(queue: Queue, wire: UnreliableAws, *fates: Doom) -> list[BaseException | None]:
+    """Send, receive and delete ten messages; what becomes of each delete."""
+    for number in range(10):
+        await queue.send(str(number), {})
+    messages: list[Message] = []
+    while len(messages) < 10:
+        messages += await queue.receive(limit=10, wait_s=0)
+    wire.calls.clear()
+    wire.bodies.clear()
+    wire.fates.extend(fates)
+    return await asyncio.gather(*(queue.delete(message.receipt) for message in messages), return_exceptions=True)
+
+
+async def test_many_deletes_at_once_share_calls_and_one_alone_goes_alone(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(BACKGROUND), url=task_queue, policy=BACKGROUND)
+        assert await delete_ten(queue, wire) == [None] * 10
+        assert wire.calls == ["DeleteMessage", "DeleteMessage", "DeleteMessageBatch"]
+        assert (await queue.depth()).messages == 0
+
+        await queue.send("one", {})
+        wire.calls.clear()
+        await queue.delete((await receive_one(queue)).receipt)
+        assert wire.calls == ["ReceiveMessage", "DeleteMessage"]
+
+
+async def test_a_delete_that_is_left_out_is_tried_again_and_fails_alone(
+    aws_endpoint: str, aws_environment: None, task_queue: str
+) -> None:
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        twice = CallPolicy(total_s=60.0, read_timeout_s=30.0, attempts=2)
+        queue = Queue(await session.sqs(twice), url=task_queue, policy=twice)
+        results = await delete_ten(queue, wire, *[Fate.FORWARDED] * 2, Abridged(5), Abridged(1))
+        assert [len(body["Entries"]) for body in wire.bodies[2:]] == [8, 3]
+        assert results[:8] == [None] * 8
+        assert all(isinstance(result, TransientAwsError) for result in results[8:])
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("ReceiptHandleIsInvalid", ReceiptLost),
+        ("AWS.SimpleQueueService.MessageNotInflight", ReceiptLost),
+        ("AccessDeniedException", PermanentAwsError),
+        ("ExpiredTokenException", AuthenticationAwsError),
+        ("RequestThrottled", TransientAwsError),
+    ],
+)
+async def test_what_a_batch_refuses_is_named_as_a_call_of_its_own_would_name_it(
+    aws_endpoint: str, aws_environment: None, task_queue: str, code: str, error: type[AwsError]
+) -> None:
+    once = CallPolicy(total_s=60.0, read_timeout_s=30.0)
+    async with unreliable_aws(aws_endpoint) as wire, AwsSession(region=REGION, endpoint_url=wire.url) as session:
+        queue = Queue(await session.sqs(once), url=task_queue, policy=once)
+        results = await delete_ten(queue, wire, *[Fate.FORWARDED] * 2, Abridged(5, sender_fault=True, code=code))
+        assert results[:7] == [None] * 7
+        assert {type(result) for result in results[7:]} == {error}
 
 
 async def test_only_attributes_of_text_are_read(aws: AwsSession, queue: Queue, task_queue: str) -> None:

@@ -45,6 +45,7 @@ class Abridged:
 
     count: int
     sender_fault: bool = False
+    code: str = "InternalError"
 
 
 THROTTLED = Refusal(400, "ThrottlingException")
@@ -114,9 +115,7 @@ class UnreliableAws:
         remark: dict[str, Any]
         if "Entries" in asked:
             left_over = asked["Entries"][count:]
-            failed = [
-                {"Id": entry["Id"], "SenderFault": fate.sender_fault, "Code": "InternalError"} for entry in left_over
-            ]
+            failed = [{"Id": entry["Id"], "SenderFault": fate.sender_fault, "Code": fate.code} for entry in left_over]
             asked, remark = {**asked, "Entries": asked["Entries"][:count]}, {"Failed": failed}
         else:
             ((table, wanted),) = asked["RequestItems"].items()
