@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 
@@ -23,11 +25,13 @@ from lib.daemon.notification import Notifier
 from lib.daemon.supervision import cut_off, run, supervise
 from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
+from services.orchestrator.admission import Admission, AdmissionLimits
 from services.orchestrator.app import build_app
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.connections import ConnectionLimits
 from services.orchestrator.dependencies import Dependencies
 from services.orchestrator.janitor import Janitor
+from services.orchestrator.lag import LoopLag
 from services.orchestrator.meter import Meter
 from services.orchestrator.quota import Quota
 from services.orchestrator.readiness import ReadinessCheck
@@ -37,6 +41,10 @@ from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
 from services.orchestrator.walk import Walk
+from services.orchestrator.withdrawal import Withdrawals
+
+# For what the last requests left to take back.
+_WITHDRAWALS_S = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -96,7 +104,17 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
         check = Dependencies({"table": tables, "queue": queues}).check
         # The first call of a client loads its endpoint rules; better now than in somebody's first POST.
         await check()
-        server = _server(settings, aws, waker, quota, check, meter)
+        withdrawals, lag, served = Withdrawals(store), LoopLag(), asyncio.Event()
+        submission = Submission(
+            store=TaskStore(aws.request_table, time.time),
+            queue=aws.request_queue,
+            nudge=waker.nudge,
+            retention_s=settings.task_retention_s,
+            quota=quota,
+            withdrawals=withdrawals,
+            meter=meter,
+        )
+        server = _server(settings, submission, waker, check, lag, meter)
 
         def on_ready() -> None:
             spare_the_garbage_collector()
@@ -115,7 +133,9 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
         await supervise(
             stop,
             {
-                "server": server.run(stop, on_ready),
+                "server": _tell_when_done(server.run(stop, on_ready), served),
+                "withdrawals": cut_off(served, withdrawals.run(served), after_s=_WITHDRAWALS_S),
+                "lag": lag.run(stop),
                 "waker": cut_off(stop, _wake(waker, stop), after_s=settings.drain_s),
                 "dead-letters": cut_off(stop, janitor.watch_dead_letters(stop), after_s=settings.drain_s),
                 "tidying": cut_off(stop, janitor.watch_tasks(stop), after_s=settings.drain_s),
@@ -125,6 +145,13 @@ async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: async
             },
         )
         log.info("orchestrator.stopped")
+
+
+async def _tell_when_done(part: Coroutine[Any, Any, None], done: asyncio.Event) -> None:
+    try:
+        await part
+    finally:
+        done.set()
 
 
 async def _wake(waker: Waker, stop: asyncio.Event) -> None:
@@ -158,26 +185,25 @@ async def _open_aws(settings: OrchestratorSettings, resources: AsyncExitStack) -
 
 
 def _server(
-    settings: OrchestratorSettings, aws: _Aws, waker: Waker, quota: Quota, check: ReadinessCheck, meter: Meter
+    settings: OrchestratorSettings,
+    submission: Submission,
+    waker: Waker,
+    check: ReadinessCheck,
+    lag: LoopLag,
+    meter: Meter,
 ) -> HttpServer:
-    tasks = TaskStore(aws.request_table, time.time)
+    authenticator = Authenticator(settings.keys)
+    admission = AdmissionLimits(places=settings.max_submissions, is_shared=authenticator.clients > 1)
     app = build_app(
-        submission=Submission(
-            store=tasks,
-            queue=aws.request_queue,
-            nudge=waker.nudge,
-            retention_s=settings.task_retention_s,
-            quota=quota,
-            meter=meter,
-        ),
-        tasks=tasks,
+        submission=submission,
+        tasks=submission.store,
         stage_of=waker.stage_of,
         readiness_check=check,
         gpu_problem=lambda: waker.problem,
-        authenticator=Authenticator(settings.keys),
+        authenticator=authenticator,
         rules=settings.rules,
         cors_origins=settings.origins,
-        max_submissions=settings.max_submissions,
+        admission=Admission(admission, lag_s=lambda: lag.seconds),
         meter=meter,
     )
     limits = ConnectionLimits(connections=settings.max_connections, per_address=settings.max_connections_per_address)

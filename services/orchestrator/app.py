@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from lib.gputask.request_rules import DEFAULT_RULES, RequestRules
 from services.orchestrator.access_log import AccessLog
-from services.orchestrator.admission import Admission
+from services.orchestrator.admission import Admission, AdmissionLimits
 from services.orchestrator.authentication import Authenticator
 from services.orchestrator.endpoints import (
     JOB_STAGE,
@@ -43,7 +43,7 @@ def build_app(
     authenticator: Authenticator,
     rules: RequestRules = DEFAULT_RULES,
     cors_origins: Sequence[str] = (),
-    max_submissions: int = 128,
+    admission: Admission | None = None,
     meter: Meter = SILENT,
 ) -> ASGIApp:
     """The ASGI application. Starts nothing and owns nothing that would have to be closed.
@@ -54,14 +54,14 @@ def build_app(
         rules: what the operator decides of requests.
         cors_origins: origins whose pages may call from a browser; `*` for all, none for no CORS headers. One that
             ends with `:*` is allowed at any port.
-        max_submissions: how many may be under way at once; beyond that they are turned away with 503.
+        admission: who may submit now; others are turned away with 503.
     """
     jobs = JobEndpoints(
         submission=submission,
         tasks=tasks,
         stage_of=stage_of,
         authenticator=authenticator,
-        admission=Admission(max_submissions),
+        admission=admission or Admission(AdmissionLimits()),
         rules=rules,
     )
     service = ServiceEndpoints(

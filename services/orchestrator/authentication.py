@@ -59,6 +59,11 @@ class Authenticator:
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         self._keys = tuple(keys)
 
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        return len({key.client_id for key in self._keys}) or 1
+
     def identify(self, headers: Headers) -> str:
         """The client id behind `X-API-Key` or `Authorization: Bearer`.
 

@@ -88,11 +88,18 @@ class JobEndpoints:
         """202 and the new job, or the one that this Idempotency-Key made before."""
         client_id = self._identify(request)
         idempotency_key = read_idempotency_key(request.headers)
-        body = await read_body(request)
+        async with self.admission.place(client_id) as place:
+            body = await read_body(request)
+            place.has_body()
+            return await self._submit(request, kind, body, client_id, idempotency_key)
+
+    async def _submit(
+        self, request: Request, kind: Kind, body: bytes, client_id: str, idempotency_key: str | None
+    ) -> Response:
         addresses = check_body(body, kind, self.rules.for_client(client_id)).image_urls()
         if gone := expiry.expired(addresses, self.clock()):
             return await self._repeat(kind, body, client_id, idempotency_key, gone)
-        with self.admission.slot(), bound_contextvars(client_id=client_id):
+        with bound_contextvars(client_id=client_id):
             record = await self.submission.submit(
                 kind=kind,
                 body=body,

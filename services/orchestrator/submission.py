@@ -20,11 +20,14 @@ from lib.gputask.store import AlreadyExists, Overtaken, TaskStore
 from services.orchestrator.errors import IdempotencyConflict, Unavailable
 from services.orchestrator.meter import SILENT, Meter
 from services.orchestrator.quota import Quota
+from services.orchestrator.withdrawal import Withdrawals
 
 # Together they leave the rest of the promised second to parsing, the network, and a busy processor.
 _BUDGET_S = 0.65
 _TAKE_BACK_S = 0.15
 _RETRY_AFTER_S = 2
+# A call that was given up may still arrive; after that it will not.
+_IN_FLIGHT_S = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +45,8 @@ class Submission:
         nudge: tells the waker that there is demand; must not block.
         retention_s: how long a record is kept from its creation on.
         budget_s: what both calls may take with all their retries,
-        take_back_s: and what taking a record back may take after them.
+        take_back_s: and what taking a record back may take after them, before that goes on in the background.
+        in_flight_s: after that, a call that was given up does not arrive any more.
     """
 
     store: TaskStore
@@ -50,8 +54,10 @@ class Submission:
     nudge: Callable[[], None]
     retention_s: float
     quota: Quota
+    withdrawals: Withdrawals
     budget_s: float = _BUDGET_S
     take_back_s: float = _TAKE_BACK_S
+    in_flight_s: float = _IN_FLIGHT_S
     meter: Meter = SILENT
 
     async def submit(
@@ -71,6 +77,7 @@ class Submission:
         # Nobody else knows an id we just made up. What bears a key may be another request's, even of the same
         # millisecond, until our own create has said that it was the first.
         is_ours = idempotency_key is None
+        is_written = False
         try:
             async with asyncio.timeout(self.budget_s):
                 if self.quota.is_used_up(client_id) and not await self._is_known(record, idempotency_key):
@@ -80,13 +87,17 @@ class Submission:
                 except AlreadyExists as found:
                     if not is_ours:
                         return await self._replay(found.record, kind, record)
-                is_ours = True
+                is_ours = is_written = True
                 return await self._accept(record)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
             if is_ours:
-                await self._take_back(record)
+                await self._take_back(record, is_written=is_written)
             raise Unavailable(_RETRY_AFTER_S) from error
+        except asyncio.CancelledError:
+            if is_ours:
+                self.withdrawals.add(record)
+            raise
 
     async def find(self, *, kind: Kind, body: bytes, client_id: str, idempotency_key: str) -> TaskRecord | None:
         """The task that the same Idempotency-Key made for the same request before.
@@ -154,19 +165,26 @@ class Submission:
         await self.queue.send(message_of(existing), attributes_of(existing))
         self.nudge()
 
-    async def _take_back(self, record: TaskRecord) -> None:
+    async def _take_back(self, record: TaskRecord, *, is_written: bool) -> None:
         """What nobody was promised shall not run, and a repeated Idempotency-Key shall find a clean slate.
 
-        If this fails, too, or the process dies before it, or the record may be another request's, the janitor sends the
-        message later: done, though unpromised.
+        If the process dies before it is done, or the record may be another request's, the janitor sends the message
+        later: done, though unpromised.
         """
         try:
             async with asyncio.timeout(self.take_back_s):
                 await self.store.withdraw(record)
         except Overtaken:
-            pass  # it was never written, or another request with its key has announced a message for it
+            return  # another request with its key has announced a message for it
         except (AwsError, TimeoutError) as error:
             log.warning("submission.not_withdrawn", job_id=record.task_id, error=str(error) or "timed out")
+            self.withdrawals.add(record)
+            return
+        except asyncio.CancelledError:
+            self.withdrawals.add(record)
+            raise
+        if not is_written:
+            self.withdrawals.add(record, after_s=self.in_flight_s)
 
 
 def message_of(record: TaskRecord) -> str:

@@ -11,6 +11,7 @@ from lib.asyncaws.errors import PermanentAwsError, TransientAwsError
 from lib.gputask.ids import derived_task_id, new_task_id
 from lib.gputask.kinds import KINDS_BY_PATH
 from lib.gputask.record import Status, TaskRecord
+from services.orchestrator.admission import Admission, AdmissionLimits
 from services.orchestrator.errors import Unavailable
 from tests.orchestrator.http_world import (
     CAMERA_ANGLE_BODY,
@@ -188,9 +189,10 @@ async def test_a_fault_at_aws_is_unavailable_and_says_nothing_of_the_inside(erro
         assert "GetItem" not in response.text
 
 
-async def test_submissions_beyond_the_limit_are_turned_away_at_once() -> None:
+async def test_submissions_beyond_the_limit_are_turned_away() -> None:
     gate = Gate()
-    async with World(submission=gate, max_submissions=2) as world, asyncio.TaskGroup() as group:
+    admission = Admission(AdmissionLimits(places=2, patience_s=0, hold_s=0))
+    async with World(submission=gate, admission=admission) as world, asyncio.TaskGroup() as group:
         waiting = [
             group.create_task(world.client.post(CAMERA_ANGLE_PATH, json=CAMERA_ANGLE_BODY), name=f"post {number}")
             for number in range(2)

@@ -28,6 +28,7 @@ from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.waker import Waker
 from services.orchestrator.walk import Walk
+from services.orchestrator.withdrawal import Withdrawals
 from tests.asyncaws.readings import readings
 from tests.orchestrator.aws_world import BODY, AwsWorld, Gpu, eventually
 from tests.orchestrator.http_world import CAMERA_ANGLE_BODY, CAMERA_ANGLE_PATH, World
@@ -43,8 +44,10 @@ def metrics() -> Metrics:
 
 async def submission_of(aws: AwsSession, world: AwsWorld, metrics: Metrics) -> Submission:
     table = Table(await aws.dynamodb(_PATIENT), name=world.table_name, key=TABLE_KEY, policy=_PATIENT)
+    store = TaskStore(table, world.clock)
     return Submission(
-        store=TaskStore(table, world.clock),
+        store=store,
+        withdrawals=Withdrawals(store),
         queue=Queue(await aws.sqs(_PATIENT), url=world.queue_url, policy=_PATIENT),
         nudge=lambda: None,
         retention_s=3600,

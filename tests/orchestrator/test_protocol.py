@@ -13,6 +13,7 @@ import pytest
 
 from lib.gputask.record import TaskRecord
 from services.devstack.ports import ReservedPort
+from services.orchestrator.admission import Admission, AdmissionLimits
 from services.orchestrator.connections import ConnectionLimits
 from services.orchestrator.server import HttpServer
 from tests.orchestrator.http_world import CAMERA_ANGLE_PATH, IMAGE_URL, MemoryTasks, World, api_keys, to_json
@@ -446,6 +447,17 @@ async def test_an_upload_cut_off_at_a_stop_is_told_to_come_back() -> None:
         await line.continues()
         server.stop.set()
         assert (await line.answer()).problem["status"] == 503
+
+
+async def test_who_is_turned_away_need_not_send_a_body() -> None:
+    stuck = Stuck()
+    admission = Admission(AdmissionLimits(places=1, patience_s=0, hold_s=0))
+    async with serving(drain_s=0, world={"submission": stuck, "admission": admission}) as server:
+        (await server.connect()).send(post())
+        await stuck.is_inside.wait()
+        answer = await (await server.connect()).ask(post(b"", length=len(BODY)))
+        assert answer.problem["status"] == 503
+        assert int(answer.headers["retry-after"]) > 0
 
 
 class Stuck(MemoryTasks):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from lib.asyncaws.queue import Queue
 from lib.asyncaws.session import REQUEST, AwsSession, CallPolicy
@@ -24,8 +25,9 @@ from services.orchestrator.quota import Quota
 from services.orchestrator.submission import Submission
 from services.orchestrator.tidying import Limits
 from services.orchestrator.walk import Walk
+from services.orchestrator.withdrawal import Withdrawals
 from tests.gputask.records import live_tasks
-from tests.orchestrator.aws_world import BODY, LARGE_BODY, OTHER_BODY, AwsWorld, Clock
+from tests.orchestrator.aws_world import BODY, LARGE_BODY, OTHER_BODY, AwsWorld, Clock, eventually
 
 MOST_UNFINISHED = 6
 RETENTION_S = 604_800.0
@@ -62,8 +64,15 @@ class Front:
         self.quota = Quota(MOST_UNFINISHED)
         self.clock = clock or Clock(tick_s=0.001)
         store = TaskStore(path.table, self.clock)
+        self.withdrawals = Withdrawals(store, first_pause_s=0.01)
         self._submission = Submission(
-            store=store, queue=path.queue, nudge=self._nudge, retention_s=RETENTION_S, quota=self.quota, **limits
+            store=store,
+            queue=path.queue,
+            nudge=self._nudge,
+            retention_s=RETENTION_S,
+            quota=self.quota,
+            withdrawals=self.withdrawals,
+            **limits,
         )
 
     async def submit(
@@ -360,6 +369,54 @@ async def test_without_a_record_nothing_is_sent(world: AwsWorld, path: RequestPa
     with pytest.raises(Unavailable):
         await Front(path, limits={"budget_s": 0.5, "take_back_s": 0.1}).submit()
     assert await calls.count("sqs") == 0
+
+
+async def taken_back(front: Front) -> None:
+    """Let the background end its work."""
+    finish = asyncio.Event()
+    finish.set()
+    await front.withdrawals.run(finish)
+
+
+async def test_a_taking_back_that_fails_goes_on_in_the_background(world: AwsWorld, path: RequestPath) -> None:
+    front = Front(path, limits={"budget_s": 10.0, "take_back_s": 0.05})
+    await world.fail("sqs", Mode.ERROR, "SendMessage")
+    await world.fail("dynamodb", Mode.HANG, "UpdateItem")
+    with pytest.raises(Unavailable):
+        await front.submit()
+    assert len(front.withdrawals) == 1
+    await world.mend()
+    await taken_back(front)
+    await assert_nothing_promised(world)
+
+
+async def test_a_record_that_is_written_after_its_request_was_refused_is_taken_back(
+    world: AwsWorld, path: RequestPath
+) -> None:
+    front = Front(path, limits={"budget_s": 0.05, "take_back_s": 5.0, "in_flight_s": 1.5})
+    await world.fail("dynamodb", Mode.SLOW, "PutItem", delay_s=0.3)
+    with capture_logs() as lines, pytest.raises(Unavailable):
+        await front.submit()
+    (job_id,) = (line["job_id"] for line in lines if line["event"] == "submission.failed")
+    await taken_back(front)
+
+    async def is_written() -> bool:
+        return await world.tasks.get(job_id) is not None
+
+    await eventually(is_written)
+    await assert_nothing_promised(world)
+
+
+async def test_a_submission_that_is_cut_off_is_taken_back(world: AwsWorld, front: Front) -> None:
+    await world.fail("sqs", Mode.HANG, "SendMessage")
+    calls = await world.calls()
+    submitting = asyncio.create_task(front.submit())
+    await calls.reach("sqs", "SendMessage", 1)
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    await taken_back(front)
+    await assert_nothing_promised(world)
 
 
 async def test_after_a_failure_the_same_key_finds_a_clean_slate(world: AwsWorld, front: Front) -> None:
