@@ -13,8 +13,8 @@ import structlog
 from structlog.types import Processor
 
 from lib.daemon.journal import SOCKET_PATH, JournalSender, encode_entry
+from lib.daemon.log_quota import LogQuota
 from lib.daemon.outlet import Outlet, Write, to_descriptor
-from lib.daemon.quota import Quota
 
 Event = MutableMapping[str, Any]
 
@@ -114,7 +114,7 @@ class _Handler(logging.Handler, ABC):
         super().__init__()
         self._outlet = Outlet(write, notice=self._notice)
         # Of warnings and errors: a fault that repeats by the thousand, or that clients cause, is told by its number.
-        self._quota = Quota[str]()
+        self._quota = LogQuota[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         self._tell_left_out()

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.daemon.quota import Quota
+from lib.daemon.log_quota import LogQuota
 from services.orchestrator.meter import SILENT, Meter
 
 # Asked every few seconds by load balancers; worth a line only when somebody looks for it.
@@ -39,7 +39,7 @@ class AccessLog:
         self._app = app
         self._meter = meter
         # Of refusals, by client and status: whoever has no key can cause as many as he likes.
-        self._quota = Quota[tuple[str | None, int]]()
+        self._quota = LogQuota[tuple[str | None, int]]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -393,8 +393,10 @@ async def test_a_taking_back_that_fails_goes_on_in_the_background(world: AwsWorl
 async def test_a_record_that_is_written_after_its_request_was_refused_is_taken_back(
     world: AwsWorld, path: RequestPath
 ) -> None:
-    front = Front(path, limits={"budget_s": 0.05, "take_back_s": 5.0, "in_flight_s": 1.5})
-    await world.fail("dynamodb", Mode.SLOW, "PutItem", delay_s=0.3)
+    front = Front(path, limits={"budget_s": 0.3, "take_back_s": 5.0, "in_flight_s": 3.0})
+    # The first call of a client takes long enough not even to be sent within that budget.
+    await path.table.check()
+    await world.fail("dynamodb", Mode.SLOW, "PutItem", delay_s=0.8)
     with capture_logs() as lines, pytest.raises(Unavailable):
         await front.submit()
     (job_id,) = (line["job_id"] for line in lines if line["event"] == "submission.failed")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from lib.daemon.quota import Quota
+from lib.daemon.log_quota import LogQuota
 
 PERIOD_S = 10.0
 
@@ -13,9 +13,9 @@ class Clock:
         return self.now
 
 
-def quota_of(most: int) -> tuple[Quota[str], Clock]:
+def quota_of(most: int) -> tuple[LogQuota[str], Clock]:
     clock = Clock()
-    return Quota[str](most=most, period_s=PERIOD_S, clock=clock), clock
+    return LogQuota[str](most=most, period_s=PERIOD_S, clock=clock), clock
 
 
 def test_each_thing_is_said_so_often_in_a_period() -> None:

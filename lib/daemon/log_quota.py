@@ -21,7 +21,7 @@ class _Period:
     left_out: int = 0
 
 
-class Quota(Generic[K]):
+class LogQuota(Generic[K]):
     """Lets each thing be said so often in a period, and counts what is left out.
 
     What anybody can cause must not fill a disk, nor take the time of those who are served.
