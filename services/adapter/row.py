@@ -21,6 +21,10 @@ QUIET_S = 600.0
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
 _KIND_CHARS = 120
+# The upstream did not come as far as the GPU: an image could not be fetched, or ComfyUI did not take the workflow.
+_OF_THE_INPUT = re.compile(
+    r"http error [34]\d\d|nosuchkey|nosuchbucket|accessdenied|unknown url type|urlopen error|invalid url", re.IGNORECASE
+)
 
 
 class Stage(StrEnum):
@@ -54,6 +58,11 @@ class Row:
 def kind_of(message: str) -> str:
     """What failures that differ only in their numbers have in common."""
     return _NUMBER.sub("#", message.lower())[:_KIND_CHARS]
+
+
+def tells_of_its_input(message: str) -> bool:
+    """Whether the failure is the job's own by its words, so that it says nothing of the upstream."""
+    return _OF_THE_INPUT.search(message) is not None
 
 
 def after_failure(row: Row, *, kind: str, fingerprint: str, now: float) -> Row:

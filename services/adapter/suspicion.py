@@ -45,6 +45,8 @@ class Suspicion:
 
     def doubts(self, message: str, request: str) -> bool:
         """Note that a job failed on an upstream that says that it is healthy; whether the upstream may be at fault."""
+        if row.tells_of_its_input(message):
+            return False
         kind, fingerprint = row.kind_of(message), hashlib.sha256(request.encode()).hexdigest()
         before = self._row
         self._row = row.after_failure(before, kind=kind, fingerprint=fingerprint, now=self._clock())

@@ -34,6 +34,7 @@ class Plan:
     resources: Resources
     orchestrator_port: int
     upstream_port: int
+    comfyui_port: int
     log_dir: Path
 
     @property
@@ -84,6 +85,8 @@ def adapter_environment(plan: Plan) -> dict[str, str]:
         "DYNAMODB_TABLE": plan.resources.table,
         "GPU_INSTANCE_ID": plan.resources.instance_id,
         "COMFYUI_API_URL": f"http://127.0.0.1:{plan.upstream_port}",
+        "COMFYUI_URL": f"http://127.0.0.1:{plan.comfyui_port}",
+        "COMFYUI_WEDGED_S": plan.scaled_s(90, at_least_s=3),
         "VISIBILITY_TIMEOUT_S": str(plan.options.visibility_s),
         "HEARTBEAT_S": f"{plan.options.visibility_s / 3:g}",
         "RECEIVE_WAIT_S": str(RECEIVE_WAIT_S),
@@ -101,6 +104,7 @@ def upstream_environment(plan: Plan) -> dict[str, str]:
     """For `services.devstack.upstream`; `RUN_LOG` tells afterwards what really ran, and how often."""
     return {
         "PORT": str(plan.upstream_port),
+        "COMFYUI_PORT": str(plan.comfyui_port),
         "RESULT_BUCKET": plan.resources.bucket,
         "RUN_LOG": str(plan.log_dir / "upstream-runs.jsonl"),
         "STEP_S": f"{plan.step_s:g}",

@@ -207,6 +207,7 @@ class Stack:
             ),
             orchestrator_port=exits.enter_context(ReservedPort(self.options.port)).number,
             upstream_port=exits.enter_context(ReservedPort()).number,
+            comfyui_port=exits.enter_context(ReservedPort()).number,
             log_dir=log_dir,
         )
         await self._start_orchestrator(exits)

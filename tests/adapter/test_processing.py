@@ -346,7 +346,7 @@ async def test_nothing_is_claimed_or_submitted_once_the_upstream_has_failed(
         (3, "Connection refused", "unhealthy", (Status.PENDING, None)),
         (3, "Failed to upload the result", "healthy", (Status.PENDING, None)),
         (1, "Connection refused", "unhealthy", (Status.FAILED, "Connection refused")),  # the last attempt
-        (3, "No output images generated", "healthy", (Status.FAILED, "No output images generated")),
+        (3, "a torn picture", "healthy", (Status.FAILED, "a torn picture")),
     ],
 )
 async def test_a_job_is_not_blamed_for_its_upstream_while_it_has_attempts_left(

@@ -17,6 +17,7 @@ from services.adapter.row import (
     after_success,
     is_doubtful,
     kind_of,
+    tells_of_its_input,
 )
 
 NOW = 1000.0
@@ -113,6 +114,23 @@ def test_a_success_between_does_not_shorten_the_while() -> None:
 def test_the_gate_is_shut_for_a_tenth_of_the_time_at_the_most() -> None:
     assert PAUSE_S <= QUIET_S / 10
     assert LONG == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "of_its_input"),
+    [
+        ("HTTP Error 404: Not Found", True),
+        ("HTTP Error 400: Bad Request", True),
+        ("An error occurred (NoSuchKey) when calling the GetObject operation", True),
+        ("unknown url type: 'ftp://a/b'", True),
+        ("<urlopen error timed out>", True),
+        ("No output images generated", False),  # also what a node out of memory looks like
+        ("HTTP Error 503: Service Unavailable", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_failure_that_tells_of_its_input_is_no_sign(message: str, of_its_input: bool) -> None:
+    assert tells_of_its_input(message) is of_its_input
 
 
 def test_failures_that_differ_in_numbers_are_of_one_kind() -> None:

@@ -31,7 +31,14 @@ RESOURCES = Resources(
 
 
 def plan(options: StackOptions) -> Plan:
-    return Plan(options=options, resources=RESOURCES, orchestrator_port=81, upstream_port=82, log_dir=Path("/tmp/logs"))
+    return Plan(
+        options=options,
+        resources=RESOURCES,
+        orchestrator_port=81,
+        upstream_port=82,
+        comfyui_port=83,
+        log_dir=Path("/tmp/logs"),
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 60, 120, 240, 1000])
@@ -103,6 +110,13 @@ def test_heartbeats_come_often_enough_for_one_to_be_missed(visibility_s: int) ->
 def test_the_adapter_is_told_where_its_upstream_listens() -> None:
     options = StackOptions()
     assert adapter_environment(plan(options))["COMFYUI_API_URL"].endswith(upstream_environment(plan(options))["PORT"])
+
+
+def test_the_adapter_is_told_where_comfyui_listens() -> None:
+    options = StackOptions()
+    assert adapter_environment(plan(options))["COMFYUI_URL"].endswith(
+        upstream_environment(plan(options))["COMFYUI_PORT"]
+    )
 
 
 def test_what_the_caller_sets_wins() -> None:

@@ -168,12 +168,37 @@ async def test_a_gpu_whose_adapter_never_comes_up_is_stopped_and_held(system: Sy
 async def test_a_hung_upstream_fails_its_job_at_the_deadline_and_the_gpu_does_not_stay_on_for_it(
     system: System,
 ) -> None:
-    options = {"upstream_env": {"HANG_ON": "hang"}, "adapter_env": {"JOB_DEADLINE_S": "4"}}
+    options = {"upstream_env": {"HANG_ON": "hang"}, "adapter_env": {"JOB_DEADLINE_S": "4", "COMFYUI_URL": ""}}
     async with system(scale=360, **options) as (stack, client):
         job = await client.ended(await client.submit("please hang"))
         assert job["status"] == "failed"
         assert "deadline" in job["error"]
         await stack.wait_for_instance(State.STOPPED, limit_s=LIMIT_S)
+
+
+async def test_where_comfyui_can_be_asked_a_hang_does_not_cost_the_deadline(system: System) -> None:
+    """The picture of the job that hangs is made, and never uploaded: each attempt ends in a restart, and then the last
+    one in a sentence. The next job is served.
+    """
+    options = {"upstream_env": {"HANG_ON": "hang", "STEP_S": "0"}, "adapter_env": {"MAX_ATTEMPTS": "2"}}
+    async with system(scale=60, **options) as (stack, client):
+        job = await client.ended(await client.submit("please hang"))
+        assert job["status"] == "failed"
+        assert "nobody uploaded it" in job["error"]
+        assert stack.restart_path.restarts >= 1
+        assert (await client.ended(await client.submit("a drawing")))["status"] == "completed"
+
+
+async def test_a_lost_cuda_context_costs_one_job_and_a_restart_not_the_queue(system: System) -> None:
+    """From the first one on every job fails, while `/health` says that all is well."""
+    options = {"upstream_env": {"LOSE_CUDA_ON": "fatal", "STEP_S": "0"}}
+    async with system(scale=60, **options) as (stack, client):
+        first = await client.ended(await client.submit("fatal"))
+        assert "CUDA error" in first["error"]
+        others = [await client.submit(f"drawing {number}") for number in range(3)]
+        ends = [(await client.ended(job_id))["status"] for job_id in others]
+        assert ends == ["completed"] * 3
+        assert stack.restart_path.restarts == 1
 
 
 async def _within_a_second(request: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -15,6 +15,7 @@ ended, and really fetches, edits and uploads pictures. Environment (S3 credentia
 | BLOCKING | true | false: answers meanwhile (`processing`), one worker, first in, first out |
 | RUN_LOG | (none) | file that gets one JSON line per `started`, `completed`, `failed` run |
 | COMFYUI_STATE | (none) | file by which ComfyUI goes on when this process is killed: the next job waits behind it |
+| COMFYUI_PORT | (none) | port on 127.0.0.1 of ComfyUI's own `/queue` and `/history`, which never block |
 | LOG_FORMAT, LOG_LEVEL | console, INFO | `console`, `json`, `journal` (here the same as json); always to stderr |
 
 Vices, all off by default; `*_ON` is a text, and a job whose prompt contains it meets the fault:
@@ -25,6 +26,9 @@ Vices, all off by default; `*_ON` is a text, and a job whose prompt contains it 
 | DIE_ON | the process ends (status 1) in mid-job |
 | FORGET_ON | 404 once the job is finished |
 | FAIL_ON | the job fails in its middle: `No output images generated` |
+| LOSE_CUDA_ON | from this job on each one fails, though the health is fine, until the process ends |
+| REFUSE_ON | 503 at the POST |
+| CONFUSE_ON | a GET shows another job |
 | COMFYUI_DIES_ON, COMFYUI_RESTART_S (10) | `[Errno 104]`; `[Errno 111]` and an unhealthy `comfyui_status` until back |
 | UNHEALTHY_FOR_S | ComfyUI is not up for the first seconds |
 
@@ -49,6 +53,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.devstack.upstream.app import build_app
 from services.devstack.upstream.comfyui import ComfyUi
 from services.devstack.upstream.jobs import BlockingLane, PoliteLane, RunLog, Runner
+from services.devstack.upstream.prompts import serve
 from services.devstack.upstream.storage import ResultUriStyle, Storage
 from services.devstack.upstream.vices import Vices
 
@@ -76,6 +81,7 @@ class UpstreamSettings(BaseSettings):
     blocking: bool = True
     run_log: Path | None = None
     comfyui_state: Path | None = None
+    comfyui_port: int | None = Field(default=None, ge=1, le=65535)
     log_format: Literal["console", "json", "journal"] = "console"
     log_level: str = Field(default="INFO", pattern="^(?i:debug|info|warning|error)$")
 
@@ -85,6 +91,9 @@ class UpstreamSettings(BaseSettings):
     die_on: str = ""
     forget_on: str = ""
     fail_on: str = ""
+    lose_cuda_on: str = ""
+    refuse_on: str = ""
+    confuse_on: str = ""
     comfyui_dies_on: str = ""
     comfyui_restart_s: float = Field(default=10.0, ge=0)
     unhealthy_for_s: float = Field(default=0.0, ge=0)
@@ -105,18 +114,29 @@ def main() -> None:
         restart_s=settings.comfyui_restart_s,
         state_path=settings.comfyui_state,
     )
+    if settings.comfyui_port is not None:
+        _serve_comfyui(settings.comfyui_port, comfyui)
+    vices = _pick_vices(settings)
     runner = Runner(
         comfyui=comfyui,
         storage=_build_storage(settings),
-        vices=_pick_vices(settings),
+        vices=vices,
         run_log=RunLog(settings.run_log),
     )
     listener = _listen(settings.port)
     lane = BlockingLane(runner) if settings.blocking else PoliteLane(runner)
-    app = build_app(runner=runner, lane=lane, comfyui=comfyui)
+    app = build_app(runner=runner, lane=lane, comfyui=comfyui, vices=vices)
     log.info("upstream.listening", port=listener.getsockname()[1], blocking=settings.blocking)
     # uvicorn's own signal handling is the wanted one: a flag, looked at when the loop is free again.
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")).run(sockets=[listener])
+
+
+def _serve_comfyui(port: int, comfyui: ComfyUi) -> None:
+    try:
+        serve(port, comfyui.prompts, is_up=comfyui.is_up)
+    except OSError as exc:
+        print(f"upstream: wrong configuration: COMFYUI_PORT: {exc.strerror}", file=sys.stderr)
+        sys.exit(os.EX_CONFIG)
 
 
 def _listen(port: int) -> socket.socket:
@@ -157,6 +177,9 @@ def _pick_vices(settings: UpstreamSettings) -> Vices:
         fail_on=settings.fail_on,
         die_on=settings.die_on,
         forget_on=settings.forget_on,
+        lose_cuda_on=settings.lose_cuda_on,
+        refuse_on=settings.refuse_on,
+        confuse_on=settings.confuse_on,
         comfyui_dies_on=settings.comfyui_dies_on,
         dice=Random(settings.vice_seed),
     )

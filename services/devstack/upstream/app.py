@@ -8,11 +8,13 @@ from typing import Annotated
 
 import structlog
 from fastapi import BackgroundTasks, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from services.devstack.upstream.comfyui import ComfyUi
 from services.devstack.upstream.jobs import Job, JobStatus, Lane, Runner
 from services.devstack.upstream.requests import CameraAngleRequest, JobRequest, QwenImageEditRequest
+from services.devstack.upstream.vices import RefusedError, Vices
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,7 +30,7 @@ class JobAnswer(BaseModel):
     error: str | None
 
 
-def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
+def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi, vices: Vices) -> FastAPI:
     """Return the application. `lane` decides whether anything is answered while a job runs; it is closed at the end."""
 
     @asynccontextmanager
@@ -42,6 +44,7 @@ def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
     async def accept(
         kind: str, body: JobRequest, request: Request, background: BackgroundTasks, request_id: str | None
     ) -> JobAnswer:
+        vices.refuse(body.prompt)
         sha256 = hashlib.sha256(await request.body()).hexdigest()
         job = Job(kind=kind, request=body, body_sha256=sha256, request_id=request_id)
         runner.jobs[job.job_id] = job
@@ -50,6 +53,10 @@ def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
         # from, so that the order in which waiting requests are served is the real one too.
         background.add_task(lane.take, job)
         return _answer(job)
+
+    @app.exception_handler(RefusedError)
+    async def refuse(_request: Request, _error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "Service Unavailable"}, status_code=503)
 
     @app.post("/api/v1/camera-angle/jobs")
     async def create_camera_angle_job(
@@ -70,7 +77,7 @@ def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
         job = runner.jobs.get(job_id)
         if job is None:
             raise HTTPException(404, "Job not found")
-        return _answer(job)
+        return _answer(job, shown_as=vices.confused_id(job.request.prompt))
 
     @app.get("/health")
     async def get_health() -> dict[str, str]:
@@ -86,5 +93,5 @@ def build_app(*, runner: Runner, lane: Lane, comfyui: ComfyUi) -> FastAPI:
     return app
 
 
-def _answer(job: Job) -> JobAnswer:
-    return JobAnswer(job_id=job.job_id, status=job.status, result_s3_uri=job.result_s3_uri, error=job.error)
+def _answer(job: Job, *, shown_as: str | None = None) -> JobAnswer:
+    return JobAnswer(job_id=shown_as or job.job_id, status=job.status, result_s3_uri=job.result_s3_uri, error=job.error)

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL.Image import Image
 
 from services.devstack import pictures
+from services.devstack.upstream.prompts import Prompts
 from services.devstack.upstream.requests import CameraAngleRequest, JobRequest, QwenImageEditRequest
 
 NO_OUTPUT = "No output images generated"
@@ -64,6 +65,13 @@ class ComfyUiError(Exception):
     """ComfyUI did not make a picture; the text is what the Unified API shows its client."""
 
 
+class InvalidWorkflowError(ComfyUiError):
+    """ComfyUI did not even queue it."""
+
+    def __init__(self) -> None:
+        super().__init__("HTTP Error 400: Bad Request")
+
+
 class ComfyUi:
     """Runs one prompt at a time, in the caller's thread.
 
@@ -80,6 +88,7 @@ class ComfyUi:
         self._restart_s = restart_s
         self._state_path = state_path
         self._up_at_s = time.monotonic() + down_for_s
+        self.prompts = Prompts(self._orphan_runs)
 
     def is_up(self) -> bool:
         """Tell whether ComfyUI answers at all."""
@@ -92,22 +101,28 @@ class ComfyUi:
             ConnectionResetError: Always: what the Unified API sees of it.
         """
         self._up_at_s = time.monotonic() + self._restart_s
+        self.prompts.forget()
         raise ConnectionResetError(104, "Connection reset by peer")
 
     def render(
-        self, request: JobRequest, files: Sequence[bytes], *, seed: int, on_step: Callable[[int], None]
+        self, request: JobRequest, files: Mapping[str, bytes], *, seed: int, on_step: Callable[[int], None]
     ) -> bytes:
-        """Return the PNG that `request` makes of the image `files`, after `steps` steps.
+        """Return the PNG that `request` makes of the image `files` (by the names they have there), after `steps` steps.
 
         Raises:
             ConnectionRefusedError: ComfyUI is down.
-            ComfyUiError: The workflow is invalid, or a node failed.
+            InvalidWorkflowError: The workflow is invalid.
+            ComfyUiError: A node failed.
         """
         if not self.is_up():
             raise ConnectionRefusedError(111, "Connection refused")
         if not is_valid(request, seed):
-            raise ComfyUiError("HTTP Error 400: Bad Request")
+            raise InvalidWorkflowError
         self._wait_for_orphan()
+        with self.prompts.running(list(files)):
+            return self._run(request, files.values(), seed=seed, on_step=on_step)
+
+    def _run(self, request: JobRequest, files: Iterable[bytes], *, seed: int, on_step: Callable[[int], None]) -> bytes:
         try:
             loaded = [pictures.decode_picture(file) for file in files]
         except pictures.UndecodablePictureError as exc:
@@ -123,10 +138,17 @@ class ComfyUi:
             self._forget_prompt()
 
     def _wait_for_orphan(self) -> None:
-        if self._state_path is None or not self._state_path.exists():
-            return
-        busy_until = float(json.loads(self._state_path.read_text())["busy_until"])
-        time.sleep(max(0.0, busy_until - time.time()))
+        time.sleep(self._orphan_left_s())
+
+    def _orphan_runs(self) -> bool:
+        return self._orphan_left_s() > 0
+
+    def _orphan_left_s(self) -> float:
+        try:
+            noted = json.loads(self._state_path.read_text()) if self._state_path else {}
+        except FileNotFoundError:
+            return 0.0
+        return max(0.0, float(noted.get("busy_until", 0.0)) - time.time())
 
     def _note_prompt(self, duration_s: float) -> None:
         if self._state_path is not None:

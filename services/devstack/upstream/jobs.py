@@ -1,11 +1,13 @@
 """Jobs: the table in memory, the run from image to result, and the two ways of running (blocking or polite)."""
 
+import itertools
 import json
 import os
 import queue
 import secrets
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +16,7 @@ from uuid import uuid4
 
 import structlog
 
-from services.devstack.upstream.comfyui import NO_OUTPUT, ComfyUi, ComfyUiError
+from services.devstack.upstream.comfyui import NO_OUTPUT, ComfyUi, ComfyUiError, InvalidWorkflowError
 from services.devstack.upstream.requests import JobRequest
 from services.devstack.upstream.storage import Storage
 from services.devstack.upstream.vices import Vices, is_marked
@@ -81,6 +83,7 @@ class Runner:
         self._storage = storage
         self._vices = vices
         self._run_log = run_log
+        self._has_lost_cuda = False
 
     def run(self, job: Job) -> None:
         """Run `job` to `completed` or `failed`; never raises."""
@@ -104,12 +107,22 @@ class Runner:
     def _produce(self, job: Job) -> str:
         request = job.request
         seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
-        files = [self._storage.fetch_image(url) for url in request.image_urls]
-        if self._vices.misses_the_end(request.prompt):
-            log.warning("job.end_missed")
-            threading.Event().wait()
-        png = self._comfyui.render(request, files, seed=seed, on_step=lambda step: self._watch(job, step))
+        images = [self._storage.fetch_image(url) for url in request.image_urls]
+        png = self._render(job, dict(zip(_file_names(job), images, strict=False)), seed=seed)
         return self._storage.keep_result(kind=job.kind, job_id=job.job_id, png=png)
+
+    def _render(self, job: Job, files: Mapping[str, bytes], *, seed: int) -> bytes:
+        """Return what ComfyUI makes of it. Does not return if the end is missed: ComfyUI ends, and nobody listens."""
+        misses_the_end = self._vices.misses_the_end(job.request.prompt)
+        try:
+            return self._comfyui.render(job.request, files, seed=seed, on_step=lambda step: self._watch(job, step))
+        except (OSError, InvalidWorkflowError):
+            misses_the_end = False  # refused or gone before there was an end to listen for
+            raise
+        finally:
+            if misses_the_end:
+                log.warning("job.end_missed")
+                threading.Event().wait()
 
     def _watch(self, job: Job, step: int) -> None:
         steps, prompt = job.request.steps, job.request.prompt
@@ -122,6 +135,16 @@ class Runner:
             self._comfyui.die()
         if is_marked(prompt, self._vices.fail_on):
             raise ComfyUiError(NO_OUTPUT)
+        self._has_lost_cuda |= is_marked(prompt, self._vices.lose_cuda_on)
+        if self._has_lost_cuda:
+            raise ComfyUiError("CUDA error: an illegal memory access was encountered")
+
+
+def _file_names(job: Job) -> Iterator[str]:
+    """The names under which the Unified API gives the job's images to ComfyUI."""
+    if job.kind == "camera-angle":
+        return iter([f"{job.job_id}_input.jpg"])
+    return (f"{job.job_id}_image{number}.jpg" for number in itertools.count(1))
 
 
 class Lane(Protocol):

@@ -5,6 +5,10 @@ import signal
 import sys
 from random import Random
 
+from services.adapter.comfyui import ComfyUi
+from services.adapter.upstream import open_session
+from services.adapter.wedge import Ended, Sight
+from services.devstack.ports import ReservedPort
 from services.devstack.upstream.vices import Vices
 from tests.devstack.upstream.images import DEADLINE_S
 from tests.devstack.upstream.world import ROOT, World, until
@@ -25,6 +29,49 @@ async def test_a_job_whose_end_is_missed_silences_the_api_for_ever_and_outlasts_
     assert upstream.process.returncode is None
     assert upstream.events(job_id) == ["started"]
     await health.abandon()
+
+
+async def test_comfyui_itself_tells_the_end_that_was_missed(world: World) -> None:
+    with ReservedPort() as port:
+        upstream = await world.start(HANG_ON="unnoticed", COMFYUI_PORT=str(port.number))
+        job_id = await upstream.submit(CAMERA, {"image_url": world.images.sample(), "prompt": "ends unnoticed"})
+        await until(lambda: any(line["event"] == "job.end_missed" for line in upstream.log()))
+        async with open_session(f"http://127.0.0.1:{port.number}") as session:
+            assert await ComfyUi(session).sight(job_id) == Sight(is_idle=True, ended=Ended())
+            assert await ComfyUi(session).sight("another") == Sight(is_idle=True, ended=None)
+
+
+async def test_comfyui_tells_of_a_node_error_and_of_what_runs(world: World) -> None:
+    with ReservedPort() as port:
+        upstream = await world.start(FAIL_ON="broken", HANG_ON="broken", STEP_S="0.5", COMFYUI_PORT=str(port.number))
+        async with open_session(f"http://127.0.0.1:{port.number}") as session:
+            core = ComfyUi(session)
+            assert await core.is_idle()
+            body = {"image_url": world.images.sample(), "prompt": "broken", "steps": 2}
+            job_id = await upstream.submit("qwen-image-edit", body)
+            async with asyncio.timeout(DEADLINE_S):
+                while await core.is_idle():  # noqa: ASYNC110 - another process's
+                    await asyncio.sleep(0.01)
+            await until(lambda: any(line["event"] == "job.end_missed" for line in upstream.log()))
+            ended = Ended("KSampler: No output images generated")
+            assert await core.sight(job_id) == Sight(is_idle=True, ended=ended)
+
+
+async def test_a_lost_cuda_context_fails_job_after_job_while_the_health_is_fine(world: World) -> None:
+    upstream = await world.start(LOSE_CUDA_ON="fatal")
+    sample = world.images.sample()
+    assert (await upstream.run(CAMERA, {"image_url": sample, "prompt": "fine"}))["status"] == "completed"
+    assert "CUDA error" in (await upstream.run(CAMERA, {"image_url": sample, "prompt": "fatal"}))["error"]
+    assert "CUDA error" in (await upstream.run(CAMERA, {"image_url": sample, "prompt": "fine"}))["error"]
+    assert (await upstream.get("/health")).body["comfyui_status"] == "healthy"
+
+
+async def test_it_refuses_and_confuses_jobs_when_asked_to(world: World) -> None:
+    upstream = await world.start(REFUSE_ON="later", CONFUSE_ON="twin")
+    sample = world.images.sample()
+    assert (await upstream.post(CAMERA, {"image_url": sample, "prompt": "later"})).status == 503
+    job_id = await upstream.submit(CAMERA, {"image_url": sample, "prompt": "twin"})
+    assert (await upstream.get(f"/api/v1/jobs/{job_id}")).body["job_id"] != job_id
 
 
 async def test_any_job_may_hang_and_the_seed_says_which(world: World) -> None:
