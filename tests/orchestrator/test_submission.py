@@ -403,7 +403,7 @@ async def test_a_record_that_is_written_after_its_request_was_refused_is_taken_b
     await taken_back(front)
 
     async def is_written() -> bool:
-        return await world.tasks.get(job_id) is not None
+        return await world.tasks.find(job_id) is not None
 
     await eventually(is_written)
     await assert_nothing_promised(world)
