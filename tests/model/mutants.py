@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lib.asyncaws.conditions import AllOf, AnyOf, Change, Equals, LessThan
+from lib.asyncaws.conditions import AllOf, AnyOf, AtMost, Change, Equals, LessThan
 from lib.gputask import transitions
 from lib.gputask.record import TaskRecord
 from services.orchestrator import tidying
@@ -30,6 +31,17 @@ def _finish_whatever_the_attempt(**arguments: Any) -> Change:
 def _finish_whatever_the_status(**arguments: Any) -> Change:
     real = transitions.finish(**arguments)
     return replace(real, condition=Equals("attempt", arguments["attempt"]))
+
+
+def _with_a_lease_only(verb: Callable[..., Change]) -> Callable[..., Change]:
+    """A lease that is not there never ends."""
+
+    def change(*arguments: Any, now: float, **named: Any) -> Change:
+        real = verb(*arguments, now=now, **named)
+        ended = AnyOf(Equals("status", "pending"), AtMost("lease_until", now))
+        return replace(real, condition=AllOf(real.condition or ended, ended))
+
+    return change
 
 
 def _claim_twice_as_dear(**arguments: Any) -> Change:
@@ -83,6 +95,13 @@ CLAIMS_DESPITE_LEASE = Rules(verbs=Verbs(claim=_claim_whatever_the_lease))
 PUBLISHES_UNFENCED = Rules(verbs=Verbs(finish=_finish_whatever_the_attempt))
 OVERWRITES_THE_END = Rules(verbs=Verbs(finish=_finish_whatever_the_status))
 COUNTS_EACH_TRY_TWICE = Rules(verbs=Verbs(claim=_claim_twice_as_dear))
+WAITS_FOR_EVERY_LEASE = Rules(
+    verbs=Verbs(
+        claim=_with_a_lease_only(transitions.claim),
+        resend=_with_a_lease_only(transitions.resend),
+        give_up=_with_a_lease_only(transitions.give_up),
+    )
+)
 NOTES_NOTHING = Rules(verbs=Verbs(note=_hold_and_forget_the_run))
 NEVER_RESENDS = Rules(tidy=_never_resend)
 LOOKS_ONCE_PER_POST = Rules(wake=_rest_while_stopping, wakes_on_nudge_only=True)

@@ -10,6 +10,7 @@ from tests.model.rules import Rules, Scope
 from tests.model.step import FREE, PROMPT, Step, fault
 from tests.model.table import Table
 from tests.model.world import (
+    LIVE,
     NO_RECORD,
     NOBODY,
     PENDING,
@@ -65,6 +66,14 @@ class Surroundings:
             if task.status != NO_RECORD:
                 twice = world._replace(queue=queued(world.queue, Message(number)))
                 yield fault("queue", f"another copy of the message of task {number} turns up", twice)
+        for number, task in enumerate(world.tasks):
+            if task.status == "pending" and not task.runs and world.adapter.task != number:
+                for status in LIVE:
+                    said = f"leaves task {number} {status}, without lease, attempt and number of sends"
+                    left = world.with_task(
+                        number, task._replace(status=status, sends=0, attempt=0, claimed=None, left=None)
+                    )
+                    yield fault("another program", said, left)
         for message in dict.fromkeys(world.queue):
             rest = list(world.queue)
             rest.remove(message)

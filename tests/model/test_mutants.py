@@ -40,6 +40,7 @@ def test_what_breaks_a_promise_at_once(rules: Rules, scope: Scope, promise: str)
     ("rules", "scope"),
     [
         pytest.param(mutants.NEVER_RESENDS, ONE_FAULT, id="nothing is sent again"),
+        pytest.param(mutants.WAITS_FOR_EVERY_LEASE, ONE_FAULT, id="another program's record has no lease that ends"),
         pytest.param(mutants.LOOKS_ONCE_PER_POST, TWO_TASKS, id="waker takes stopping for up, and looks once"),
         pytest.param(mutants.HAS_NO_RULE_A, TWO_TASKS, id="no rule A"),
         pytest.param(mutants.HAS_NO_RULE_B, ONE_FAULT, id="no rule B"),

@@ -24,6 +24,7 @@ class Task(NamedTuple):
     """A record in the table, as ages (`left`: of the lease), and what only an onlooker knows.
 
     Attributes:
+        sends: 0 in a record that another program wrote, which has neither that attribute nor most others.
         job: the upstream's id of its run, 0 for none: the number of that run.
         promised: some client was answered 202.
         runs: how often the upstream began it.
