@@ -174,7 +174,7 @@ class Janitor:
             log.error("dead_letter.unreadable", message_id=letter.id, size_bytes=len(letter.body))
             return True
         task = await self.store.find(task_id)
-        is_runnable = _is_runnable(letter) and await self._has_request(task)
+        is_runnable = _is_runnable(letter) and (task is None or await self._has_request(task))
         match decide_letter(task, is_runnable=is_runnable, now=self.store.now()):
             case Burial.WAIT:
                 return False
@@ -188,8 +188,8 @@ class Janitor:
             case _:
                 return await self._fail_dead(task_id, letter)
 
-    async def _has_request(self, task: TaskRecord | None) -> bool:
-        return task is not None and bool((await self.store.with_request(task)).request_body)
+    async def _has_request(self, task: TaskRecord) -> bool:
+        return bool((await self.store.with_request(task)).request_body)
 
     async def _rescue(self, task: TaskRecord, letter: Message) -> bool:
         try:

@@ -84,7 +84,7 @@ def decide_letter(task: TaskRecord | None, *, is_runnable: bool, now: float) -> 
     """
     if task is None:
         # Perhaps the table was restored from a backup: the letter is all that is left of what was promised.
-        return Burial.KEEP
+        return Burial.KEEP if is_runnable else Burial.NOTHING_LEFT
     if task.status.is_terminal:
         return Burial.NOTHING_LEFT
     if task.is_leased(now):

@@ -67,13 +67,11 @@ class Surroundings:
                 twice = world._replace(queue=queued(world.queue, Message(number)))
                 yield fault("queue", f"another copy of the message of task {number} turns up", twice)
         for number, task in enumerate(world.tasks):
-            if task.status == "pending" and not task.runs and world.adapter.task != number:
+            if task.status == "pending" and not task.runs:
+                foreign = task._replace(sends=0, attempt=0, claimed=None, left=None)
                 for status in LIVE:
                     said = f"leaves task {number} {status}, without lease, attempt and number of sends"
-                    left = world.with_task(
-                        number, task._replace(status=status, sends=0, attempt=0, claimed=None, left=None)
-                    )
-                    yield fault("another program", said, left)
+                    yield fault("another program", said, world.with_task(number, foreign._replace(status=status)))
         for message in dict.fromkeys(world.queue):
             rest = list(world.queue)
             rest.remove(message)

@@ -273,6 +273,8 @@ async def test_a_letter_about_an_unknown_task_is_kept_and_reported_once(
     world: AwsWorld, janitor: Janitor, events: list[Any]
 ) -> None:
     """As after a table was restored from a backup: the letter is all that is left of what was promised."""
+    task = await world.add_task()
+    await bury(world, message_of(replace(task, task_id="00000000-0000-8000-8000-000000000000")))
     await bury(world, json.dumps({"task_id": "00000000-0000-8000-8000-000000000000"}))
     for _ in range(2):
         await drain(janitor)

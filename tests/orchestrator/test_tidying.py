@@ -151,6 +151,7 @@ def test_no_task_is_kept_for_ever(task: TaskRecord, limits: Limits, is_covered: 
     ("task", "is_runnable", "burial"),
     [
         pytest.param(None, True, Burial.KEEP, id="unknown"),
+        pytest.param(None, False, Burial.NOTHING_LEFT, id="unknown poison"),
         pytest.param(replace(TASK, status=Status.COMPLETED), True, Burial.NOTHING_LEFT, id="completed"),
         pytest.param(replace(TASK, status=Status.PROCESSING, lease_until=NOW + 1), True, Burial.WAIT, id="held"),
         pytest.param(replace(TASK, sends=99), True, Burial.RESEND, id="never claimed"),
