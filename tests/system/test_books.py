@@ -47,6 +47,7 @@ def test_balanced_books_say_nothing() -> None:
         ({"runs": Counter({"soak-0": 2}), "records": {"j": {"attempt": 2}}}, "although nothing died"),
         ({"runs": Counter()}, "without a run"),
         ({"queues": {"dlq": QueueDepth(visible=1, in_flight=0, delayed=0, sent=1)}}, "dlq is not empty"),
+        ({"records": {"j": {"attempt": 1}, "x": {"status": "processing"}}}, "task x has no end"),
         ({"instance": State.RUNNING}, "running instead of stopped"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.gputask.record import LIVE
 from services.devstack.emulator.queue_depth import QueueDepth
 from services.devstack.power import State
 from services.devstack.soak.clients import SoakJob
@@ -38,9 +39,15 @@ def imbalances(
     for name, depth in queues.items():
         if depth.visible or depth.in_flight or depth.delayed:
             found.append(f"queue {name} is not empty: {depth}")
+    found += [f"task {task_id} has no end: {record}" for task_id, record in live(records).items()]
     if instance is not State.STOPPED:
         found.append(f"the instance is {instance.value} instead of stopped")
     return found
+
+
+def live(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Tasks without an end, whoever made them."""
+    return {task_id: record for task_id, record in records.items() if record.get("status") in list(LIVE)}
 
 
 def _of_job(job: SoakJob, records: Mapping[str, Mapping[str, Any]], runs: Counter[str], *, died: bool) -> Iterable[str]:

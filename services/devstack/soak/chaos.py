@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
+import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -25,6 +27,26 @@ _FREEZE_S = (0.5, 6.0)
 _AWS_FAULT_S = (0.5, 3.0)
 _PROXY_FAULT_S = (1.0, 5.0)
 _PAUSE_S = (0.5, 2.5)
+
+_WITH_ITS_MESSAGE = 0.7
+_PATH = "/api/v1/qwen-image-edit/jobs"
+
+
+def _number(value: float) -> dict[str, str]:
+    return {"N": str(value)}
+
+
+FOREIGN: Sequence[Callable[[int], Mapping[str, Any]]] = (
+    lambda now: {"status": {"S": "processing"}, "created_at": _number(now), "updated_at": _number(now)},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now)},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now * 1000), "sends": {"S": "once"}},
+    lambda now: {"status": {"S": "processing"}, "created_at": _number(now), "lease_until": {"S": "soon"}},
+    lambda now: {"status": {"S": "processing"}, "created_at": _number(now), "lease_until": _number(now * 1000)},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": {"S": "many"}},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": {"BOOL": True}},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "client_id": {"NULL": True}},
+)
+"""Attributes of live records by the time, in epoch seconds: some missing, some of another type or unit."""
 
 Mischief = Callable[[], Awaitable[None]]
 
@@ -65,6 +87,7 @@ class Chaos:
             "start instance by hand": lambda: self._order_instance("start_instances"),
             "duplicate messages": self._duplicate_messages,
             "poison": self._poison,
+            "foreign record": self._write_foreign_record,
             "disturb upstream": self._disturb_upstream,
         }
 
@@ -130,11 +153,26 @@ class Chaos:
     async def _duplicate_messages(self) -> None:
         accepted = [job for job in self._clients.jobs if job.job_id is not None]
         for job in self._random.sample(accepted, min(3, len(accepted))):
-            message = {"task_id": job.job_id, "api_path": "/api/v1/qwen-image-edit/jobs", "request_body": job.body}
+            message = {"task_id": job.job_id, "api_path": _PATH, "request_body": job.body}
             await self._send(json.dumps(message), job.name)
 
     async def _poison(self) -> None:
         await self._send(self._random.choice(["", "{}", "null", '{"task_id": 1}', '{"task_id": "nobody"}']) or "x")
+
+    async def _write_foreign_record(self) -> None:
+        """A live task as another program, or a hand at the console, may leave it, with its message or without."""
+        job = self._random.choice(self._clients.jobs) if self._clients.jobs else None
+        if job is None:
+            return
+        task_id = str(uuid.UUID(int=self._random.getrandbits(128)))
+        request = {"job_type": {"S": _PATH}, "request_body": {"S": json.dumps(job.body)}}
+        dynamodb = self._client("dynamodb", endpoint_url=self._stack.endpoint_url, config=client_config())
+        oddity = self._random.choice(FOREIGN)
+        item: dict[str, Any] = {"task_id": {"S": task_id}, **request, **oddity(round(time.time()))}
+        await asyncio.to_thread(dynamodb.put_item, TableName=self._stack.resources.table, Item=item)
+        if self._random.random() < _WITH_ITS_MESSAGE:
+            message = {"task_id": task_id, "api_path": _PATH, "request_body": job.body}
+            await self._send(json.dumps(message))
 
     async def _disturb_upstream(self) -> None:
         self._proxy.probability = self._random.uniform(0.1, 0.6)

@@ -18,7 +18,7 @@ from services.devstack.demo.story import upload_samples
 from services.devstack.options import StackOptions
 from services.devstack.power import State
 from services.devstack.resources import aws_session, client_config
-from services.devstack.soak.books import imbalances, runs_per_request
+from services.devstack.soak.books import imbalances, live, runs_per_request
 from services.devstack.soak.chaos import Chaos
 from services.devstack.soak.clients import HANG_MARKER, Clients
 from services.devstack.soak.proxy import UpstreamProxy, upstream_proxy
@@ -102,8 +102,11 @@ async def _is_settled(stack: Stack, clients: Clients) -> bool:
     if not all(job.is_over for job in clients.jobs):
         return False
     depths = (await stack.queues()).values()
-    empty = not any(depth.visible or depth.in_flight or depth.delayed for depth in depths)
-    return empty and await stack.instance_state() is State.STOPPED
+    if any(depth.visible or depth.in_flight or depth.delayed for depth in depths):
+        return False
+    if await stack.instance_state() is not State.STOPPED:
+        return False
+    return not live(await asyncio.to_thread(_records, stack))
 
 
 async def _judge(seed: int, stack: Stack, clients: Clients, chaos: Chaos, proxy: UpstreamProxy) -> Verdict:
