@@ -10,8 +10,8 @@ locals {
   adapter_metrics      = var.metrics ? "cloudwatch" : "off"
   shutdown_metrics     = var.metrics ? "log" : "off"
 
-  # Those of the services with every cause of failure, and the Lambda's stops with every rule.
-  service_metric_count = 20 + 4
+  # Those of the services with every cause of failure, and the Lambda's stops with every rule and by force.
+  service_metric_count = 20 + 5
 
   # It is installed where the adapter is.
   gpu_agents = var.metrics && var.gpu_metrics ? local.releases : 0

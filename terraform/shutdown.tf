@@ -17,17 +17,18 @@ resource "aws_lambda_function" "shutdown" {
 
   environment {
     variables = {
-      GPU_INSTANCE_ID   = local.gpu_instance_id
-      DYNAMODB_TABLE    = aws_dynamodb_table.tasks.name
-      SQS_QUEUE_URL     = aws_sqs_queue.tasks.url
-      IDLE_S            = tostring(var.idle_s)
-      WORKER_GRACE_S    = tostring(var.worker_grace_s)
-      HOLD_S            = tostring(var.hold_s)
-      HOLD_MAX_S        = tostring(var.hold_max_s)
-      ALERT_TOPIC_ARN   = aws_sns_topic.alerts.arn
-      LOG_LEVEL         = var.log_level
-      METRICS           = local.shutdown_metrics
-      METRICS_NAMESPACE = local.metrics_namespace
+      GPU_INSTANCE_ID    = local.gpu_instance_id
+      DYNAMODB_TABLE     = aws_dynamodb_table.tasks.name
+      SQS_QUEUE_URL      = aws_sqs_queue.tasks.url
+      IDLE_S             = tostring(var.idle_s)
+      WORKER_GRACE_S     = tostring(var.worker_grace_s)
+      HOLD_S             = tostring(var.hold_s)
+      HOLD_MAX_S         = tostring(var.hold_max_s)
+      FORCE_STOP_AFTER_S = tostring(var.force_stop_after_s)
+      ALERT_TOPIC_ARN    = aws_sns_topic.alerts.arn
+      LOG_LEVEL          = var.log_level
+      METRICS            = local.shutdown_metrics
+      METRICS_NAMESPACE  = local.metrics_namespace
     }
   }
 

@@ -113,6 +113,17 @@ variable "hold_max_s" {
   }
 }
 
+variable "force_stop_after_s" {
+  description = "A stop of the GPU that has not ended after so long is forced. Seconds, 300 to 3600."
+  type        = number
+  default     = 600
+
+  validation {
+    condition     = var.force_stop_after_s >= 300 && var.force_stop_after_s <= 3600
+    error_message = "force_stop_after_s must be from 300 to 3600 seconds: below that an instance that shuts down would be cut off."
+  }
+}
+
 variable "max_unfinished_per_client" {
   description = "Jobs without an end that one client (API key) may have; more are refused with 429. Count, at least 1."
   type        = number

@@ -124,6 +124,7 @@ def lambda_environment(plan: Plan) -> dict[str, str]:
         "WORKER_GRACE_S": plan.scaled_s(900, at_least_s=plan.start_s),
         "HOLD_S": plan.scaled_s(900),
         "HOLD_MAX_S": plan.scaled_s(14_400),
+        "FORCE_STOP_AFTER_S": plan.scaled_s(600, at_least_s=plan.start_s),
         **plan.options.lambda_env,
     }
 

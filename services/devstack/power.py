@@ -66,6 +66,15 @@ class Power:
         return tuple(self._history)
 
     @property
+    def stopped_at_s(self) -> float | None:
+        """When it was last told to stop, if it has not been started since."""
+        if self.state is State.STOPPING:
+            return self._history[-1].since_s
+        if self.state is State.STOPPED and len(self._history) > 1:
+            return self._history[-2].since_s
+        return None
+
+    @property
     def changes_at_s(self) -> float | None:
         """When the state changes by itself; None: never."""
         lasts_s = self._lasts_s.get(self.state)
@@ -92,8 +101,8 @@ class Power:
             self._enter(State.PENDING, now_s)
         return Transition(previous, self.state)
 
-    def stop(self, now_s: float) -> Transition:
-        """StopInstances. Idempotent where the instance is down or going down.
+    def stop(self, now_s: float, *, force: bool = False) -> Transition:
+        """StopInstances. Idempotent where the instance is down or going down; `force` ends a stop that hangs.
 
         Raises:
             IncorrectInstanceStateError: while `pending`, or terminated.
@@ -104,6 +113,8 @@ class Power:
             raise IncorrectInstanceStateError(previous)
         if previous is State.RUNNING:
             self._enter(State.STOPPING, now_s)
+        elif previous is State.STOPPING and force:
+            self._enter(State.STOPPED, now_s)
         return Transition(previous, self.state)
 
     def halt(self, now_s: float) -> None:

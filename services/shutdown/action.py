@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from services.shutdown import log
 from services.shutdown.attributes import Item, read_count, write_count, write_moment
-from services.shutdown.decision import Decision, Leave, Rule, Stop
+from services.shutdown.decision import Decision, ForceStop, Leave, Rule, Stop
 from services.shutdown.errors import HoldNotWrittenError
 from services.shutdown.facts import MOST_HOLDS, Facts, Hold, Task
 from services.shutdown.meter import Meter
@@ -27,6 +27,7 @@ class Outcome(StrEnum):
     LEFT = "left"
     STOPPED = "stopped"
     ALREADY_STOPPING = "already_stopping"
+    FORCED = "forced"
     OVERTAKEN = "overtaken"
 
 
@@ -66,6 +67,8 @@ class Executor:
             if decision.clear_hold and facts.hold:
                 self._clear_hold(facts.hold)
             return Outcome.LEFT
+        if isinstance(decision, ForceStop):
+            return self._force(decision)
         return self._stop(decision, facts.now)
 
     def _stop(self, stop: Stop, now: float) -> Outcome:
@@ -83,6 +86,19 @@ class Executor:
         if unwritten is not None:
             raise HoldNotWrittenError(f"{outcome.value}, without a hold") from unwritten
         return outcome
+
+    def _force(self, decision: ForceStop) -> Outcome:
+        try:
+            self._ec2.stop_instances(InstanceIds=[self._instance_id], Force=True)
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] != "IncorrectInstanceState":
+                raise
+            return Outcome.ALREADY_STOPPING  # it has ended, and is being started
+        self._meter.stopped("force")
+        log.warning("instance.stop_forced", instance_id=self._instance_id, reason=decision.reason)
+        if self._alert:
+            self._alert(f"GPU instance {self._instance_id} is stopped by force", f"{decision.reason}.")
+        return Outcome.FORCED
 
     def _settle(self, stop: Stop, now: float) -> bool:
         """Fail the tasks of rule B; whether the stop is still right.

@@ -7,6 +7,8 @@ Four rules stop it, each in bounded time whatever the facts say:
 - C: tasks wait, but nobody serves them: no worker with a healthy upstream, or one that only looks healthy.
 - D: the table has not been readable for ``idle_s`` and ``worker_grace_s``: nothing can be claimed or finished either.
 
+One that does not come to the end of its stop is stopped by force: meanwhile it cannot be started, and tasks wait.
+
 A stop on facts that were overtaken is harmless: a task created between the look and the stop is demand in the table,
 and the orchestrator's waker starts the instance again as soon as it is stopped.
 """
@@ -40,6 +42,7 @@ class Policy:
     worker_grace_s: float
     hold_s: float
     hold_max_s: float
+    force_stop_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,14 @@ class Stop:
     hold: Hold | None = None
 
 
-Decision = Leave | Stop
+@dataclass(frozen=True, slots=True)
+class ForceStop:
+    """Have EC2 end a stop that hangs."""
+
+    reason: str
+
+
+Decision = Leave | Stop | ForceStop
 
 
 def decide(facts: Facts, policy: Policy) -> Decision:
@@ -77,6 +87,8 @@ def decide(facts: Facts, policy: Policy) -> Decision:
 
     Level-triggered: it may be asked at any time, by two Lambdas at once, about facts that are some seconds old.
     """
+    if facts.state == "stopping":
+        return _judge_stop(facts, policy)
     if facts.state != "running":
         return Leave(f"the instance is {facts.state}")
     if facts.waiting:
@@ -94,6 +106,16 @@ def decide_blind(unreadable_since: float, now: float, policy: Policy) -> Decisio
     if now < stops_at:
         return Leave("the table cannot be read", stops_at=stops_at)
     return Stop(Rule.BLIND, f"the table could not be read for {_span(policy.idle_s + policy.worker_grace_s)}", stops_at)
+
+
+def _judge_stop(facts: Facts, policy: Policy) -> Decision:
+    """EC2 cuts the power of an instance that does not shut down after a few minutes, and an adapter drains for less.
+
+    What takes longer hangs at EC2 itself. An unknown begin is no reason to force anything.
+    """
+    if facts.stopping_since is None or facts.now < facts.stopping_since + policy.force_stop_after_s:
+        return Leave("the instance is stopping")
+    return ForceStop(f"the instance has been stopping for {_span(facts.now - facts.stopping_since)}")
 
 
 def _judge_service(facts: Facts, policy: Policy) -> Decision:

@@ -80,10 +80,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything the decision looks at. While the instance does not run, only ``now`` and ``state`` are looked up."""
+    """Everything the decision looks at. While the instance does not run, only ``now`` and ``state`` are looked up, and
+    while it stops, since when."""
 
     now: float
     state: str
+    stopping_since: float | None = None
+    """Since when it stops, or since its stop was last forced."""
     launched_at: float | None = None
     tasks: tuple[Task, ...] = ()
     """Not finished: of each status the oldest and the newest, see ``is_partial``."""

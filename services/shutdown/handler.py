@@ -14,10 +14,11 @@ import boto3
 from botocore.config import Config
 
 from services.shutdown import log
-from services.shutdown.action import Alert, Executor
-from services.shutdown.decision import Decision, Leave, Policy, decide, decide_blind
+from services.shutdown.action import Alert, Executor, Outcome
+from services.shutdown.decision import Decision, ForceStop, Leave, Policy, decide, decide_blind
 from services.shutdown.errors import QueueUnseenError, TableUnreadableError
 from services.shutdown.facts import Facts
+from services.shutdown.hanging import StopWatch
 from services.shutdown.meter import Meter, write_line, write_nothing
 from services.shutdown.observer import Observer, launched_at
 from services.shutdown.outage import OutageTag
@@ -41,6 +42,7 @@ class Shutdown:
         self._outage = outage
         self._policy = policy
         self._executor = executor
+        self._stop_watch = StopWatch()
 
     def run(self, event: object) -> dict[str, Any]:
         """Look once and do what is right; returns what was seen, decided and done, as JSON can carry it.
@@ -52,10 +54,11 @@ class Shutdown:
         """
         now = time.time()
         instance = self._observer.describe()
+        launched = launched_at(instance) or 0.0
+        stopping_since = self._stop_watch.since(instance, now=now, launched_at=launched)
         try:
-            facts = self._observer.look(instance, now)
+            facts = self._observer.look(instance, now, stopping_since=stopping_since)
         except TableUnreadableError as exc:
-            launched = launched_at(instance) or 0.0
             since = self._outage.since(instance, now=now, launched_at=launched)
             decision = decide_blind(since, now, self._policy)
             answer = self._do(event, decision, Facts(now=now, state="running", launched_at=launched))
@@ -70,6 +73,8 @@ class Shutdown:
         decided = {"trigger": asdict(name_trigger(event)), **_summary(decision), "facts": _digest(facts)}
         log.info("shutdown.decided", **decided)
         outcome = self._executor.carry_out(decision, facts)
+        if outcome is Outcome.FORCED:
+            self._stop_watch.forced(facts.now)
         return {**decided, "outcome": outcome.value}
 
 
@@ -135,10 +140,14 @@ def _alert(session: boto3.Session, topic_arn: str) -> Alert:
 def _summary(decision: Decision) -> dict[str, Any]:
     if isinstance(decision, Leave):
         return {"decision": "leave", "rule": None, "reason": decision.reason, "stops_at": decision.stops_at}
+    if isinstance(decision, ForceStop):
+        return {"decision": "force_stop", "rule": None, "reason": decision.reason, "stops_at": None}
     return {"decision": "stop", "rule": decision.rule.value, "reason": decision.reason, "stops_at": None}
 
 
 def _digest(facts: Facts) -> dict[str, Any]:
+    if facts.state == "stopping":
+        return {"state": facts.state, "stopping_since": facts.stopping_since}
     if facts.state != "running":
         return {"state": facts.state}
     return {

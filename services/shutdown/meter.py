@@ -22,7 +22,7 @@ class Meter:
         self._count("JobsFailed", [[], ["Cause"]], {"Cause": cause})
 
     def stopped(self, rule: str) -> None:
-        """The instance ran and was stopped."""
+        """The instance ran and was stopped, or its stop hung and was forced."""
         self._count("GpuStopped", [["Rule"]], {"Rule": rule})
 
     def _count(self, name: str, dimensions: Sequence[Sequence[str]], values: dict[str, str]) -> None:

@@ -68,7 +68,7 @@ class Observer:
                 return instance
         raise InstanceNotFoundError(self._instance_id)
 
-    def look(self, instance: "InstanceTypeDef", now: float) -> Facts:
+    def look(self, instance: "InstanceTypeDef", now: float, *, stopping_since: float | None = None) -> Facts:
         """Gather the facts; ``now`` is taken before the look, so that ages are never overestimated.
 
         Raises:
@@ -76,7 +76,7 @@ class Observer:
         """
         state = instance["State"]["Name"]
         if state != "running":
-            return Facts(now=now, state=state)
+            return Facts(now=now, state=state, stopping_since=stopping_since)
         try:
             return self._look_at_table(instance, now)
         except (ClientError, BotoCoreError) as exc:

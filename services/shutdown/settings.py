@@ -49,6 +49,7 @@ def _policy(environ: Mapping[str, str]) -> Policy:
         worker_grace_s=_seconds(environ, "WORKER_GRACE_S", 900),
         hold_s=_seconds(environ, "HOLD_S", 900),
         hold_max_s=_seconds(environ, "HOLD_MAX_S", 14400),
+        force_stop_after_s=_seconds(environ, "FORCE_STOP_AFTER_S", 600),
     )
     if policy.hold_max_s < policy.hold_s:
         raise SettingError("HOLD_MAX_S", f"must not be below HOLD_S ({policy.hold_s:g}), is {policy.hold_max_s:g}")

@@ -15,12 +15,13 @@ variables {
 run "numbers_that_do_not_fit_together" {
   command = plan
   variables {
-    heartbeat_s       = 150     # one missed renewal would lose the task
-    job_deadline_s    = 1800    # rule B would be first
-    worker_grace_s    = 60      # stopped while it boots
-    hold_s            = 20000   # above hold_max_s
-    queue_retention_s = 1209600 # a dead letter is forgotten on arrival
-    max_receive_count = 3       # the queue gives up before the table
+    heartbeat_s        = 150     # one missed renewal would lose the task
+    job_deadline_s     = 1800    # rule B would be first
+    worker_grace_s     = 60      # stopped while it boots
+    hold_s             = 20000   # above hold_max_s
+    force_stop_after_s = 60      # an instance that shuts down is cut off
+    queue_retention_s  = 1209600 # a dead letter is forgotten on arrival
+    max_receive_count  = 3       # the queue gives up before the table
 
     orchestrator_memory_mb = 1536 # between two of Fargate's sizes
   }
@@ -29,6 +30,7 @@ run "numbers_that_do_not_fit_together" {
     var.job_deadline_s,
     var.worker_grace_s,
     var.hold_s,
+    var.force_stop_after_s,
     var.queue_retention_s,
     var.max_receive_count,
     var.orchestrator_memory_mb,

@@ -75,17 +75,18 @@ run "alarm_schedule_and_event_may_all_call_the_lambda" {
 run "the_lambda_is_told_everything" {
   assert {
     condition = aws_lambda_function.shutdown.environment[0].variables == tomap({
-      GPU_INSTANCE_ID   = "i-0123456789abcdef0"
-      DYNAMODB_TABLE    = "task_store"
-      SQS_QUEUE_URL     = aws_sqs_queue.tasks.url
-      IDLE_S            = "1800"
-      WORKER_GRACE_S    = "900"
-      HOLD_S            = "900"
-      HOLD_MAX_S        = "14400"
-      ALERT_TOPIC_ARN   = aws_sns_topic.alerts.arn
-      LOG_LEVEL         = "INFO"
-      METRICS           = "log"
-      METRICS_NAMESPACE = "gpu-on-demand"
+      GPU_INSTANCE_ID    = "i-0123456789abcdef0"
+      DYNAMODB_TABLE     = "task_store"
+      SQS_QUEUE_URL      = aws_sqs_queue.tasks.url
+      IDLE_S             = "1800"
+      WORKER_GRACE_S     = "900"
+      HOLD_S             = "900"
+      HOLD_MAX_S         = "14400"
+      FORCE_STOP_AFTER_S = "600"
+      ALERT_TOPIC_ARN    = aws_sns_topic.alerts.arn
+      LOG_LEVEL          = "INFO"
+      METRICS            = "log"
+      METRICS_NAMESPACE  = "gpu-on-demand"
     })
     error_message = "environment"
   }

@@ -75,11 +75,12 @@ def test_at_scale_1_the_times_are_those_of_aws() -> None:
         orchestrator_environment(real),
         adapter_environment(real),
     )
-    assert [shutdown[name] for name in ("IDLE_S", "WORKER_GRACE_S", "HOLD_S", "HOLD_MAX_S")] == [
+    assert [shutdown[name] for name in ("IDLE_S", "WORKER_GRACE_S", "HOLD_S", "HOLD_MAX_S", "FORCE_STOP_AFTER_S")] == [
         "1800",
         "900",
         "900",
         "14400",
+        "600",
     ]
     assert [orchestrator[name] for name in ("WAKER_INTERVAL_S", "JANITOR_INTERVAL_S", "RESEND_AFTER_S")] == [
         "30",

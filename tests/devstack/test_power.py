@@ -84,6 +84,25 @@ def test_only_a_stopping_machine_halts(state: State, halted: State) -> None:
     assert power.state is halted
 
 
+@pytest.mark.parametrize(
+    ("state", "forced"),
+    [(State.RUNNING, State.STOPPING), (State.STOPPING, State.STOPPED), (State.STOPPED, State.STOPPED)],
+)
+def test_force_ends_a_stop_that_hangs(state: State, forced: State) -> None:
+    power = power_in(state)
+    assert power.stop(5.0, force=True) == Transition(state, forced)
+
+
+def test_the_begin_of_a_stop_is_known_until_the_next_start() -> None:
+    power = power_in(State.RUNNING)
+    power.stop(5.0)
+    assert power.stopped_at_s == 5.0
+    power.halt(7.0)
+    assert power.stopped_at_s == 5.0
+    power.start(9.0)
+    assert power.stopped_at_s is None
+
+
 def test_a_stop_that_comes_when_the_start_is_due_is_accepted() -> None:
     power = power_in(State.PENDING)
     assert power.stop(PENDING_S) == Transition(State.RUNNING, State.STOPPING)

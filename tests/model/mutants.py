@@ -12,7 +12,7 @@ from lib.gputask.record import TaskRecord
 from services.orchestrator import tidying
 from services.orchestrator.waking import Action, WakeDecision, WakeFacts
 from services.orchestrator.waking import decide as wake
-from services.shutdown.decision import Decision, Leave, Policy, Rule, Stop
+from services.shutdown.decision import Decision, ForceStop, Leave, Policy, Rule, Stop
 from services.shutdown.decision import decide as judge
 from services.shutdown.facts import Facts
 from tests.model.rules import Rules, Verbs
@@ -66,6 +66,11 @@ def _judge_without(rule: Rule) -> Any:
     return decide
 
 
+def _judge_without_force(facts: Facts, policy: Policy) -> Decision:
+    decision = judge(facts, policy)
+    return Leave("no force") if isinstance(decision, ForceStop) else decision
+
+
 def _judge_holding_no_longer_each_time(facts: Facts, policy: Policy) -> Decision:
     decision = judge(facts, policy)
     if isinstance(decision, Stop) and decision.hold:
@@ -108,6 +113,7 @@ LOOKS_ONCE_PER_POST = Rules(wake=_rest_while_stopping, wakes_on_nudge_only=True)
 HAS_NO_RULE_A = Rules(judge=_judge_without(Rule.IDLE))
 HAS_NO_RULE_B = Rules(judge=_judge_without(Rule.STUCK))
 HAS_NO_RULE_C = Rules(judge=_judge_without(Rule.BROKEN))
+USES_NO_FORCE = Rules(judge=_judge_without_force)
 HOLDS_NO_LONGER_EACH_TIME = Rules(judge=_judge_holding_no_longer_each_time)
 IGNORES_THE_HOLD = Rules(wake=_wake_despite_the_hold)
 IGNORES_CLAIMS = Rules(judge=_judge_seeing_no_claims)

@@ -10,7 +10,7 @@ from services.orchestrator.waking import Action
 from tests.model.rules import Rules, Scope
 from tests.model.step import PROMPT, Step, fault
 from tests.model.table import Table
-from tests.model.world import PENDING, STOPPED, STOPPING, Chore, Message, Post, World, queued
+from tests.model.world import HANGING, PENDING, STOPPED, STOPPING, Chore, Message, Post, World, queued
 
 
 class Waker:
@@ -106,7 +106,7 @@ class Janitor:
 def _start(world: World) -> tuple[str, World]:
     if world.power == STOPPED:
         return "starts the GPU", launched(world)
-    if world.power == STOPPING:
+    if world.power in (STOPPING, HANGING):
         return "is refused: the GPU is stopping", world._replace(refused=True)
     return "finds the GPU started", world
 

@@ -73,6 +73,7 @@ class Scope:
     idle: int = 4
     hold: int = 2
     hold_max: int = 4
+    force_stop_after: int = 1
     max_age: int | None = None
     max_attempts: int = 3
     max_receives: int = 4
@@ -95,6 +96,7 @@ class Scope:
             worker_grace_s=self.grace * TICK_S,
             hold_s=self.hold * TICK_S,
             hold_max_s=self.hold_max * TICK_S,
+            force_stop_after_s=self.force_stop_after * TICK_S,
         )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.model.rules import Rules, Scope
 from tests.model.step import PROMPT, Step, fault
 from tests.model.table import Table
-from tests.model.world import RUNNING, STOPPING, Hold, Look, World
+from tests.model.world import HANGING, RUNNING, STOPPED, STOPPING, Hold, Look, World
 
 _MOST_COUNTED = 3
 """Holds in a row beyond which their length grows no more."""
@@ -34,8 +34,7 @@ class Shutdown:
         if len(world.looks) < self._scope.looks:
             new = self._table.look(world)
             if new is not None and new not in world.looks:
-                text = "looks and decides to stop" if new.stops else "looks and finds the worker healthy again"
-                yield Step("Lambda", text, PROMPT, world._replace(looks=_sorted((*world.looks, new))))
+                yield Step("Lambda", _said(new), PROMPT, world._replace(looks=_sorted((*world.looks, new))))
 
     def faults(self, world: World) -> Iterator[Step]:
         for look in dict.fromkeys(world.looks):
@@ -55,6 +54,10 @@ class Shutdown:
         if look.clears:
             kept = world.hold if world.hold and world.hold.times != look.clears else None
             return "clears the hold", world._replace(hold=kept), ()
+        if look.forces:
+            if world.power == HANGING:
+                return "forces the stop", world._replace(power=STOPPED, launched=0), ()
+            return "finds the stop ended", world, ()
         if look.give_up:
             return self._give_up(world, look)
         if look.hold:
@@ -72,6 +75,12 @@ class Shutdown:
         if task.is_live:
             return f"finds task {number} taken anew, stops nothing", world, ()
         return f"finds task {number} ended", world, rest
+
+
+def _said(look: Look) -> str:
+    if look.forces:
+        return "looks and decides to use force"
+    return "looks and decides to stop" if look.stops else "looks and finds the worker healthy again"
 
 
 def _held(world: World, hold: Hold) -> World:

@@ -10,7 +10,11 @@ from tests.model.rules import Rules, Scope
 from tests.model.step import FREE, PROMPT, Step, fault
 from tests.model.table import Table
 from tests.model.world import (
+<<<<<<< HEAD
     LIVE,
+=======
+    HANGING,
+>>>>>>> 7ff9acd (A stop that hangs at EC2 is forced after ten minutes)
     NO_RECORD,
     NOBODY,
     PENDING,
@@ -60,6 +64,8 @@ class Surroundings:
         if world.power == RUNNING:
             yield fault("operator", "stops the GPU by hand", world._replace(power=STOPPING))
             yield from _upstream_faults(world)
+        if world.power == STOPPING:
+            yield fault("EC2", "never ends the stop", died(_forgotten(world))._replace(power=HANGING, launched=0))
         if world.power == STOPPED:
             yield fault("operator", "starts the GPU by hand", launched(world))
         for number, task in enumerate(world.tasks):
@@ -111,7 +117,7 @@ class Clock:
         world = world._replace(
             tasks=tuple(_aged(task, oldest, self._scope.past) for task in world.tasks),
             queue=tuple(sorted(m._replace(hidden=m.hidden - 1) if m.hidden else m for m in world.queue)),
-            launched=min(world.launched + 1, self._scope.past) if world.power in (PENDING, RUNNING) else 0,
+            launched=min(world.launched + 1, self._scope.past) if world.power in (PENDING, RUNNING, HANGING) else 0,
             hold=_older_hold(world.hold),
             report=_older_report(world.report, self._scope),
             adapter=world.adapter._replace(since=min(world.adapter.since + 1, self._scope.deadline))
@@ -164,6 +170,8 @@ def simplified(world: World, scope: Scope) -> World:
 
     # The worker record was written since the launch, so the launch matters to the grace only, or as activity.
     launched = min(world.launched, max(scope.grace, claimed)) if runs else 0
+    if world.power == HANGING:
+        launched = min(world.launched, scope.force_stop_after)
     return world._replace(
         tasks=tuple(map(plain, world.tasks)), report=world.report if runs else None, launched=launched
     )

@@ -12,9 +12,10 @@ from services.adapter.refusal import Refusal
 from services.orchestrator.tidying import Verdict
 from services.orchestrator.waking import Action, WakeFacts
 from services.shutdown import facts as shutdown_facts
-from services.shutdown.decision import Leave
+from services.shutdown.decision import ForceStop, Leave
 from tests.model.rules import MOST_SENDS, Rules, Scope
 from tests.model.world import (
+    HANGING,
     LIVE,
     NO_RECORD,
     NOBODY,
@@ -28,7 +29,7 @@ from tests.model.world import (
     World,
 )
 
-_STATES = {state.value: state for state in InstanceState}
+_STATES = {state.value: state for state in InstanceState} | {HANGING: InstanceState.STOPPING}
 
 
 def moment(age: int) -> int:
@@ -148,6 +149,8 @@ class Table:
         )
 
     def _facts(self, world: World, *, visible: bool) -> shutdown_facts.Facts:
+        if world.power == HANGING:
+            return shutdown_facts.Facts(now=NOW_S, state="stopping", stopping_since=moment(world.launched))
         if world.power != "running":
             return shutdown_facts.Facts(now=NOW_S, state=world.power)
         finished = [task for task in world.tasks if task.status in TERMINAL]
@@ -177,6 +180,8 @@ class Table:
         decision = self._rules.judge(facts, self._policy)
         if isinstance(decision, Leave):
             return Look(clears=facts.hold.count) if decision.clear_hold and facts.hold else None
+        if isinstance(decision, ForceStop):
+            return Look(forces=True)
         given_up = tuple((int(task.task_id), task.attempt) for task in decision.give_up)
         return Look(give_up=given_up, hold=_hold(decision.hold), stops=True)
 

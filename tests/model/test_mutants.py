@@ -45,6 +45,7 @@ def test_what_breaks_a_promise_at_once(rules: Rules, scope: Scope, promise: str)
         pytest.param(mutants.HAS_NO_RULE_A, TWO_TASKS, id="no rule A"),
         pytest.param(mutants.HAS_NO_RULE_B, ONE_FAULT, id="no rule B"),
         pytest.param(mutants.HAS_NO_RULE_C, ONE_FAULT, id="no rule C"),
+        pytest.param(mutants.USES_NO_FORCE, ONE_FAULT, id="a stop that hangs is not forced"),
         pytest.param(
             mutants.ACKNOWLEDGES_FIRST_AND_NEVER_RESENDS, ONE_FAULT, id="message deleted first, nothing sent again"
         ),

@@ -18,6 +18,7 @@ LIVE = ("pending", "processing")
 TERMINAL = ("completed", "failed")
 
 STOPPED, PENDING, RUNNING, STOPPING = "stopped", "pending", "running", "stopping"
+HANGING = "hanging"  # EC2 says stopping, and would for ever
 
 
 class Task(NamedTuple):
@@ -114,6 +115,7 @@ class Look(NamedTuple):
     give_up: tuple[tuple[int, int], ...] = ()
     hold: Hold | None = None
     stops: bool = False
+    forces: bool = False
     clears: int = 0
 
 
@@ -151,7 +153,11 @@ class Alarm(NamedTuple):
 
 
 class World(NamedTuple):
-    """Attributes: faults: how many more things may go wrong. launched: age of the launch. launches: if they count."""
+    """Attributes:
+    faults: how many more things may go wrong.
+    launched: age of the launch, or of a stop that hangs.
+    launches: if they count.
+    """
 
     faults: int
     posts: tuple[Post, ...]

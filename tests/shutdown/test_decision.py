@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from services.shutdown.decision import Decision, Leave, Policy, Rule, Stop, decide, decide_blind
+from services.shutdown.decision import Decision, ForceStop, Leave, Policy, Rule, Stop, decide, decide_blind
 from services.shutdown.facts import CLOCK_SKEW_S, Facts, Hold, Task, Worker
 
 NOW = 1_760_000_000.0
-POLICY = Policy(idle_s=1800, worker_grace_s=900, hold_s=900, hold_max_s=14400)
+POLICY = Policy(idle_s=1800, worker_grace_s=900, hold_s=900, hold_max_s=14400, force_stop_after_s=600)
 MS = 1000.0
 
 
@@ -156,6 +156,21 @@ def test_where_a_boot_may_take_longer_than_the_window_a_booting_worker_has_not_s
 ) -> None:
     facts = running(launched=launched, tasks=(pending(60),))
     assert verdict(decide(facts, replace(POLICY, idle_s=300))) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "forced"),
+    [(None, False), (NOW, False), (NOW - 599, False), (NOW - 600, True), (NOW - 86_400, True), (NOW + 5, False)],
+)
+def test_a_stop_that_hangs_is_forced_and_one_whose_begin_is_unknown_is_not(since: float | None, forced: bool) -> None:
+    decision = decide(Facts(now=NOW, state="stopping", stopping_since=since), POLICY)
+    assert isinstance(decision, ForceStop) is forced
+    assert not isinstance(decision, Stop)
+
+
+@pytest.mark.parametrize("state", ["running", "pending", "stopped", "shutting-down", "terminated"])
+def test_nothing_but_a_stop_is_forced(state: str) -> None:
+    assert not isinstance(decide(Facts(now=NOW, state=state, stopping_since=NOW - 86_400), POLICY), ForceStop)
 
 
 @pytest.mark.parametrize("state", ["pending", "stopping", "stopped", "shutting-down", "terminated"])

@@ -44,6 +44,37 @@ class TestTriggers:
         assert world.state() == "running"
 
 
+class TestForce:
+    def test_a_stop_that_hangs_is_forced_once(self, world: World) -> None:
+        world.stopping(11)
+        answer = invoke()
+        assert (answer["decision"], answer["rule"], answer["outcome"]) == ("force_stop", None, "forced")
+        assert world.forces() == 1
+        world.stopping(12)
+        assert invoke()["decision"] == "leave"
+        assert world.forces() == 1
+
+    def test_one_that_takes_its_time_is_not(self, world: World) -> None:
+        world.stopping(9)
+        answer = invoke()
+        assert (answer["decision"], answer["reason"]) == ("leave", "the instance is stopping")
+        assert world.forces() == 0
+
+    def test_one_that_has_just_ended_is_left_alone(self, world: World) -> None:
+        world.stopping(11)
+        world.gateway.refusals["StopInstances"] = "IncorrectInstanceState"
+        assert invoke()["outcome"] == "already_stopping"
+
+    def test_an_operator_hears_of_it(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        topic_arn, inbox = world.subscribe()
+        monkeypatch.setenv("ALERT_TOPIC_ARN", topic_arn)
+        world.stopping(11)
+        invoke()
+        (alert,) = world.messages(inbox)
+        assert alert["Subject"] == f"GPU instance {world.instance_id} is stopped by force"
+        assert alert["Message"] == "the instance has been stopping for 11 min."
+
+
 class TestRuleA:
     def test_a_silent_half_hour_stops_it(self, world: World) -> None:
         world.finished(created=31, claimed=31)

@@ -54,6 +54,13 @@ def test_a_stop_counts_once_whoever_looks_again(measured: World, lines: Lines) -
     assert stopped["Rule"] == "A"
 
 
+def test_a_forced_stop_counts_as_one(measured: World, lines: Lines) -> None:
+    measured.stopping(11)
+    invoke()
+    (stopped,) = metrics(lines)
+    assert stopped["Rule"] == "force"
+
+
 def test_a_stop_by_somebody_else_is_none_of_ours(measured: World, lines: Lines) -> None:
     measured.finished(created=31, claimed=31)
     measured.gateway.refusals["StopInstances"] = "IncorrectInstanceState"

@@ -16,7 +16,9 @@ NEEDED = {
 
 def test_what_is_not_a_resource_has_a_default() -> None:
     settings = Settings.from_env(NEEDED)
-    assert settings.policy == Policy(idle_s=1800, worker_grace_s=900, hold_s=900, hold_max_s=14400)
+    assert settings.policy == Policy(
+        idle_s=1800, worker_grace_s=900, hold_s=900, hold_max_s=14400, force_stop_after_s=600
+    )
     assert settings.alert_topic_arn is None
     assert settings.log_level == "INFO"
     assert settings.metrics is False
@@ -28,13 +30,14 @@ def test_everything_can_be_said() -> None:
         "WORKER_GRACE_S": "6",
         "HOLD_S": "3",
         "HOLD_MAX_S": "9",
+        "FORCE_STOP_AFTER_S": "8",
         "ALERT_TOPIC_ARN": "arn:aws:sns:us-east-1:123456789012:alerts",
         "LOG_LEVEL": "debug",
         "METRICS": "log",
         "METRICS_NAMESPACE": "gpu-on-demand-staging",
     }
     settings = Settings.from_env(NEEDED | said)
-    assert settings.policy == Policy(idle_s=12.5, worker_grace_s=6, hold_s=3, hold_max_s=9)
+    assert settings.policy == Policy(idle_s=12.5, worker_grace_s=6, hold_s=3, hold_max_s=9, force_stop_after_s=8)
     assert settings.alert_topic_arn == said["ALERT_TOPIC_ARN"]
     assert settings.log_level == "DEBUG"
     assert (settings.metrics, settings.metrics_namespace) == (True, "gpu-on-demand-staging")
@@ -50,7 +53,7 @@ def test_a_missing_resource_is_named(variable: str, value: str | None) -> None:
         Settings.from_env(environ)
 
 
-@pytest.mark.parametrize("variable", ["IDLE_S", "WORKER_GRACE_S", "HOLD_S", "HOLD_MAX_S"])
+@pytest.mark.parametrize("variable", ["IDLE_S", "WORKER_GRACE_S", "HOLD_S", "HOLD_MAX_S", "FORCE_STOP_AFTER_S"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "30 min", "1e999"])
 def test_a_nonsensical_duration_is_named(variable: str, value: str) -> None:
     with pytest.raises(SettingError, match=f"^{variable}: must be") as caught:

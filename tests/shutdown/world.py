@@ -147,9 +147,21 @@ class World:
         instance = ec2_backends[ACCOUNT][REGION].get_instance(self.instance_id)
         instance.launch_time = datetime.fromtimestamp(self.ago(minutes), UTC).replace(tzinfo=None)
 
+    def stopping(self, minutes: float) -> None:
+        """It was told to stop, and still does."""
+        instance = ec2_backends[ACCOUNT][REGION].get_instance(self.instance_id)
+        instance.instance_state.name, instance.instance_state.code = "stopping", 64
+        since = datetime.fromtimestamp(self.ago(minutes), UTC)
+        instance._reason = f"User initiated ({since:%Y-%m-%d %H:%M:%S} GMT)"
+
     def state(self) -> str:
         answer = self.ec2.describe_instances(InstanceIds=[self.instance_id])
         return answer["Reservations"][0]["Instances"][0]["State"]["Name"]
+
+    def forces(self) -> int:
+        """How often force was asked for."""
+        calls = [parse_qs(body.decode()) for action, body in self.gateway.requests if action == "StopInstances"]
+        return sum(call.get("Force") == ["true"] for call in calls)
 
     def put(self, task_id: str, **attributes: float | str) -> None:
         item: Any = {name: {"S": v} if isinstance(v, str) else {"N": str(v)} for name, v in attributes.items()}

@@ -32,7 +32,7 @@ CHECKED = {"client": ("Table", "Queue", "DeadLetters")}
 # Dictionaries, headers and the like, which have methods of the same names.
 INNOCENT = {
     *("attributes", "connection", "cycle", "fields", "headers", "kind", "members", "message", "part", "session"),
-    *("entry", "facts", "known", "node", "submission", ""),
+    *("entry", "facts", "known", "node", "submission", "waiting", "walked", ""),
 }
 RESOURCES = {
     "Table": "table",

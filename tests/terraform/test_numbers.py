@@ -61,7 +61,7 @@ def test_the_orchestrator_is_told_its_own_defaults(sources: dict[str, str]) -> N
 def test_the_lambda_is_told_its_own_defaults(sources: dict[str, str]) -> None:
     names = ("AWS_REGION", "GPU_INSTANCE_ID", "DYNAMODB_TABLE", "SQS_QUEUE_URL")
     policy = ShutdownSettings.from_env(dict.fromkeys(names, "x")).policy
-    for name in ("idle_s", "worker_grace_s", "hold_s", "hold_max_s"):
+    for name in ("idle_s", "worker_grace_s", "hold_s", "hold_max_s", "force_stop_after_s"):
         assert float(default(sources, name)) == getattr(policy, name)
 
 
@@ -168,7 +168,8 @@ def test_the_lambda_counts_under_the_names_of_the_others() -> None:
 
 def test_every_metric_is_paid_for(sources: dict[str, str]) -> None:
     services, _, stops = local(sources, "service_metric_count").partition(" + ")
-    assert (int(services), int(stops)) == (len(MEASURES), len(Rule))
+    by_force = 1
+    assert (int(services), int(stops)) == (len(MEASURES), len(Rule) + by_force)
 
 
 def test_every_variable_that_is_set_is_one_that_is_read(sources: dict[str, str]) -> None:

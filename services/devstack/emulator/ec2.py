@@ -85,7 +85,7 @@ class Ec2:
             if instance.state == State.TERMINATED:
                 power.terminate(now_s)
             power.settle(now_s)
-            _show(instance, power.state)
+            _show(instance, power)
 
     def _adopt(self, instance: Any) -> Power:
         launched_at_s = instance.launch_time.replace(tzinfo=UTC).timestamp()
@@ -104,7 +104,7 @@ class Ec2:
         for instance_id in instance_ids:
             power = self._powers[instance_id]
             try:
-                transitions[instance_id] = power.start(now_s) if call.action == "StartInstances" else power.stop(now_s)
+                transitions[instance_id] = _switched_power(power, call, now_s)
             except IncorrectInstanceStateError:
                 return respond(call, _incorrect_state(call, instance_id, power.state))
         for instance_id, transition in transitions.items():
@@ -125,11 +125,22 @@ def _is_dry_run(call: AwsCall) -> bool:
     return call.form().get("DryRun") == ["true"]  # moto answers DryRunOperation
 
 
-def _show(instance: Any, state: State) -> None:
+def _switched_power(power: Power, call: AwsCall, now_s: float) -> Transition:
+    if call.action == "StartInstances":
+        return power.start(now_s)
+    return power.stop(now_s, force=call.form().get("Force") == ["true"])
+
+
+def _show(instance: Any, power: Power) -> None:
+    state = power.state
     if instance.state == state:
         return
     if state is State.STOPPED:
-        instance.stop()  # gives up the public address, sets StateTransitionReason
+        instance.stop()  # gives up the public address
+    if power.stopped_at_s is not None:
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html: "reason"
+        stopped_at = datetime.fromtimestamp(power.stopped_at_s, UTC)
+        instance._reason = f"User initiated ({stopped_at:%Y-%m-%d %H:%M:%S} GMT)"  # noqa: SLF001  moto writes UTC there
     instance.instance_state.name = state.value
     instance.instance_state.code = state.code
 

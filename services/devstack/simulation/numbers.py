@@ -28,7 +28,7 @@ RESEND_AFTER_S = 600.0
 TASK_MAX_AGE_S = DAY_S
 
 # The shutdown Lambda. EventBridge keeps the minute, not the second.
-POLICY = Policy(idle_s=1800.0, worker_grace_s=900.0, hold_s=900.0, hold_max_s=14_400.0)
+POLICY = Policy(idle_s=1800.0, worker_grace_s=900.0, hold_s=900.0, hold_max_s=14_400.0, force_stop_after_s=600.0)
 SCHEDULE_PHASE_S = 17.0
 
 # CloudWatch. A queue that nobody has touched for 6 h sends no metrics, and may need 15 min to send them again:

@@ -51,6 +51,21 @@ def test_a_stop_that_lasts_too_long_ends_in_a_power_cut(emulated: Emulated) -> N
     assert stopping["until_s"] - stopping["since_s"] == pytest.approx(POWER_CUT_S)
 
 
+def test_a_stop_says_since_when_and_force_ends_it(emulated: Emulated) -> None:
+    instance_id = _running(emulated)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    emulated.ec2.stop_instances(InstanceIds=[instance_id])
+    described = emulated.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    reason = described["StateTransitionReason"].replace("GMT", "+0000")
+    assert before <= datetime.strptime(reason, "User initiated (%Y-%m-%d %H:%M:%S %z)") <= datetime.now(UTC)
+
+    emulated.ec2.stop_instances(InstanceIds=[instance_id], Force=True)
+    assert emulated.state(instance_id) == "stopped"
+    emulated.ec2.start_instances(InstanceIds=[instance_id])
+    described = emulated.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    assert not described["StateTransitionReason"]
+
+
 def test_a_running_instance_does_not_halt_by_itself(emulated: Emulated) -> None:
     instance_id = _running(emulated)
     emulated.ask("POST", f"/devstack/instances/{instance_id}/halt")
