@@ -10,11 +10,8 @@ from tests.model.rules import Rules, Scope
 from tests.model.step import FREE, PROMPT, Step, fault
 from tests.model.table import Table
 from tests.model.world import (
-<<<<<<< HEAD
-    LIVE,
-=======
     HANGING,
->>>>>>> 7ff9acd (A stop that hangs at EC2 is forced after ten minutes)
+    LIVE,
     NO_RECORD,
     NOBODY,
     PENDING,
