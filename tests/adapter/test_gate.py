@@ -18,11 +18,15 @@ from lib.gputask.gpu import UpstreamHealth
 from lib.gputask.kinds import QWEN_IMAGE_EDIT
 from lib.gputask.record import Status, TaskRecord
 from lib.gputask.schema import TABLE_KEY
+from services.adapter.comfyui import ComfyUi
 from services.adapter.gate import UpstreamGate
 from services.adapter.restart import Restart
+from services.adapter.silence import Silence
 from services.adapter.suspicion import Suspicion
 from services.adapter.upstream import UnifiedApi as UnifiedApiClient
+from services.adapter.upstream import open_session
 from services.adapter.worker import Worker
+from tests.adapter.comfyui import comfyui
 from tests.adapter.unified_api import UnifiedApi, answering, hang
 from tests.adapter.workplace import INSTANCE_ID, QUICK, patient, trustful
 
@@ -175,3 +179,26 @@ async def test_a_row_of_failures_shuts_it_until_the_restart_and_then_one_job_is_
     gate.note_success()
     with watched.worker.working_on(TASK):
         assert await gate.is_still_open()
+
+
+async def test_failures_that_tell_of_their_input_are_no_row(watched: Watched) -> None:
+    """Clients name pictures that do not exist; the upstream is well."""
+    doubts = [watched.gate.doubts("HTTP Error 404: Not Found", f"request {number}") for number in range(4)]
+    assert not any(doubts)
+    assert await watched.gate.is_open()
+
+
+async def test_a_silent_upstream_whose_comfyui_is_idle_hangs(
+    api: UnifiedApi, client: UnifiedApiClient, watched: Watched, tmp_path: Path
+) -> None:
+    """Nobody needs to wait for the longest job to know it."""
+    silence = Silence(limit_s=1e9, idle_limit_s=0.0, restart=Restart(tmp_path / "restart"), clock=time.monotonic)
+    api.on_health = hang
+    async with comfyui() as core, open_session(core.url) as session:
+        gate = open_gate(client, watched.worker, watched.stop, silence=silence, comfyui=ComfyUi(session))
+        core.running.append([1])
+        assert not await gate.is_open()
+        assert not (tmp_path / "restart").exists()
+        core.running.clear()
+        assert not await gate.is_open()
+        assert (tmp_path / "restart").exists()
