@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lib.daemon.log_quota import LogQuota
 from services.orchestrator.meter import SILENT, Meter
 
-# Asked every few seconds by load balancers; worth a line only when somebody looks for it.
+# Asked every few seconds by load balancers; worth a line only when somebody looks for it. Likewise a client's poll:
+# nine lines in ten would be polls, and what becomes of the job has lines of its own.
 _PROBES = frozenset({"/health", "/ready"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENT_GONE = 499  # nginx's number for a request nobody waits for any more
 _MAX_PATH_LENGTH = 200
 
@@ -66,7 +68,7 @@ class AccessLog:
             log.info("request.lines_left_out", client_id=client, status=refusal, count=number)
         if status >= HTTPStatus.BAD_REQUEST and not self._quota.admit((client_id, status)):
             return
-        write = log.debug if scope["path"] in _PROBES else log.info
+        write = log.debug if _is_routine(scope, status) else log.info
         write(
             "request.finished",
             method=scope["method"],
@@ -75,6 +77,10 @@ class AccessLog:
             duration_ms=round(duration_s * 1000, 1),
             **fields,
         )
+
+
+def _is_routine(scope: Scope, status: int) -> bool:
+    return scope["path"] in _PROBES or (scope["method"] in _READS and status < HTTPStatus.BAD_REQUEST)
 
 
 class _Answer:

@@ -73,12 +73,25 @@ async def test_each_request_writes_one_line_with_its_ids() -> None:
             await world.client.get(f"/api/v1/jobs/{job_id}", headers={"X-API-Key": "key", "X-Request-ID": "r-1"})
             await world.client.get(f"/api/v1/jobs/{job_id}", headers={"X-Request-ID": "r-2"})
         assert [line.pop("duration_ms") >= 0 for line in lines] == [True, True]
-        common = {"event": "request.finished", "log_level": "info", "method": "GET", "path": f"/api/v1/jobs/{job_id}"}
+        common = {"event": "request.finished", "method": "GET", "path": f"/api/v1/jobs/{job_id}"}
+        ids = {"client_id": "alice", "job_id": job_id, "request_id": "r-1"}
         assert lines == [
-            common | {"status": 200, "client_id": "alice", "job_id": job_id, "request_id": "r-1"},
-            common | {"status": 401, "request_id": "r-2"},
+            common | {"log_level": "debug", "status": 200, **ids},
+            common | {"log_level": "info", "status": 401, "request_id": "r-2"},
         ]
         assert structlog.contextvars.get_contextvars() == {}
+
+
+async def test_a_poll_that_is_answered_is_not_worth_a_line_and_a_post_and_a_refusal_are() -> None:
+    async with World() as world:
+        job_id = world.tasks.add(a_record())
+        with capture_logs() as lines:
+            for _ in range(3):
+                await world.client.get(f"/api/v1/jobs/{job_id}")
+            await world.client.get("/api/v1/jobs/unknown")
+            await world.client.post(CAMERA_ANGLE_PATH, json=CAMERA_ANGLE_BODY)
+        told = [(line["method"], line["status"], line["log_level"]) for line in lines if "method" in line]
+        assert told == [*[("GET", 200, "debug")] * 3, ("GET", 404, "info"), ("POST", 202, "info")]
 
 
 async def test_a_long_path_is_cut_in_the_log() -> None:
