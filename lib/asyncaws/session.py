@@ -33,7 +33,7 @@ _CONNECT_TIMEOUT_S = 2.0
 _POOL_SIZE = 64
 # AWS closes idle connections after 20 s; stay well below, or a request meets a closing socket.
 _KEEPALIVE_S = 12.0
-_FIRST_BACKOFF_S = 0.025
+_FIRST_BACKOFF_S = 0.02
 _MAX_BACKOFF_S = 0.1
 # Below TimeoutStartSec= of the units, so that it is the process which says what is missing.
 _CREDENTIALS_PATIENCE_S = 40.0
@@ -105,7 +105,11 @@ async def call(operation: str, request: Callable[[], Awaitable[T]], policy: Call
 
 
 def _backoff_s(attempt: int) -> float:
-    return min(_FIRST_BACKOFF_S * 2.0 ** (attempt - 1), _MAX_BACKOFF_S) * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+    """Full jitter, from 0 on: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+
+    Half of the waits are shorter than with jitter round a fixed pause, and tries of many requests spread as widely.
+    """
+    return random.uniform(0.0, min(_FIRST_BACKOFF_S * 2.0 ** (attempt - 1), _MAX_BACKOFF_S))  # noqa: S311  jitter
 
 
 def _genuine(operation: str, answer: T) -> T:
