@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -59,14 +59,28 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listeners(host: str, port: int) -> list[socket.socket]:
-    """Bound here, since uvicorn would log why it cannot, and then end the whole process on the spot."""
+def listeners(host: str, port: int) -> list[socket.socket]:
+    """Bound here, since uvicorn would log why it cannot, and then end the whole process on the spot.
+
+    Raises:
+        CannotStart: the address is taken, or not ours.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         addresses = dict.fromkeys((family, where[:2]) for family, _, _, _, where in found)
-        return [socket.create_server(where, family=family, backlog=_BACKLOG) for family, where in addresses]
+        return [_listener(family, where) for family, where in addresses]
     except OSError as error:
         raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _listener(family: int, where: Any) -> socket.socket:
+    """Its connections inherit the option, which asyncio sets for sockets made with a protocol number only.
+
+    Without it the second packet of an answer waits until the client has acknowledged the first: 40 ms.
+    """
+    listener = socket.create_server(where, family=family, backlog=_BACKLOG)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def spare_the_garbage_collector() -> None:
@@ -103,7 +117,7 @@ class HttpServer:
             CannotStart: the address cannot be bound.
         """
         server = _Server(self._config(), on_ready)
-        serving = asyncio.create_task(server.serve(_listeners(self.host, self.port)), name="uvicorn")
+        serving = asyncio.create_task(server.serve(listeners(self.host, self.port)), name="uvicorn")
         stopping = asyncio.create_task(stop.wait())
         checking = asyncio.create_task(server.check_connections(self.limits.check_s), name="connections")
         try:

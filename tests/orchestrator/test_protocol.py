@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from lib.gputask.record import TaskRecord
 from services.devstack.ports import ReservedPort
 from services.orchestrator.admission import Admission, AdmissionLimits
 from services.orchestrator.connections import ConnectionLimits
-from services.orchestrator.server import HttpServer
+from services.orchestrator.server import HttpServer, listeners
 from tests.orchestrator.http_world import CAMERA_ANGLE_PATH, IMAGE_URL, MemoryTasks, World, api_keys, to_json
 
 BODY = to_json({"image_url": IMAGE_URL})
@@ -35,6 +36,12 @@ UPGRADES = {
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
     "websocket": b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n",
 }
+
+
+def test_no_answer_waits_until_its_first_packet_is_acknowledged() -> None:
+    (listener,) = listeners("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @dataclass(frozen=True, slots=True)
