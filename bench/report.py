@@ -13,6 +13,14 @@ from rich.table import Table
 from bench.figures import Figures, Finding, Target
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Numbers of a shape of their own; text stands as it is."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
 @dataclass(slots=True)
 class Report:
     """Findings are what counts; the rows behind them are only good on the machine and in the minute they come from."""
@@ -20,6 +28,7 @@ class Report:
     title: str
     findings: list[Finding] = field(default_factory=list)
     rows: list[tuple[str, Figures]] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
 
     def find(self, what: str, measured: float, unit: str = "x", target: Target | None = None) -> None:
         self.findings.append(Finding(what, measured, unit, target))
@@ -33,12 +42,15 @@ class Report:
         console.print(_findings_table(self.title, self.findings))
         if self.rows:
             console.print(_figures_table(self.rows))
+        for grid in self.grids:
+            console.print(_grid_table(grid))
 
     def to_json(self) -> Mapping[str, Any]:
         return {
             "title": self.title,
             "findings": [_finding_json(finding) for finding in self.findings],
             "rows": [_row_json(name, figures) for name, figures in self.rows],
+            "grids": [[dict(zip(grid.headings, row, strict=True)) for row in grid.rows] for grid in self.grids],
         }
 
 
@@ -71,6 +83,15 @@ def _figures_table(rows: Sequence[tuple[str, Figures]]) -> Table:
         answers = " ".join(f"{status or 'none'}:{times}" for status, times in figures.statuses.items())
         latencies = (_number(figures.p50_ms), _number(figures.p99_ms), _number(figures.max_ms))
         table.add_row(name, f"{figures.rate:,.1f}", *latencies, cpu, answers)
+    return table
+
+
+def _grid_table(grid: Grid) -> Table:
+    table = Table()
+    for heading in grid.headings:
+        table.add_column(heading, justify="right")
+    for row in grid.rows:
+        table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
     return table
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bench.http_client import Client, request
@@ -58,6 +59,21 @@ def new_record(body: str = BODY) -> TaskRecord:
         queued_at=now,
         sends=1,
         expires_at=int(now) + 604_800,
+    )
+
+
+def finished_record() -> TaskRecord:
+    """A task that was just completed."""
+    record = new_record()
+    return replace(
+        record,
+        status=Status.COMPLETED,
+        attempt=1,
+        claimed_at=record.created_at,
+        finished_at=record.created_at,
+        worker="i-0fedcba9876543210",
+        comfy_job_id=new_task_id(),
+        result_s3_uri=f"s3://results.example/2026/01/{record.task_id}.png",
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import random
 from collections import Counter
 from collections.abc import Awaitable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
+from bench.endpoint.capacity import Usage
 from bench.endpoint.conduct import Conduct
 from bench.endpoint.queue import Queue
 from bench.endpoint.refusal import Refusal
@@ -45,7 +48,7 @@ class Aws:
         self._numbers = itertools.count(1)
         self._conduct = Conduct()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reset()
+        self.reset()
 
     def handle(self, request: Request, connection: Connection) -> None:
         """One HTTP request."""
@@ -62,6 +65,25 @@ class Aws:
             asyncio.get_running_loop().call_later(self._conduct.latency_s, perform)
         else:
             self._perform(operation, request, connection)
+
+    def fill(self, item: Mapping[str, Any], count: int, queue_url: str | None = None, body: str = "") -> None:
+        """Put copies of a task's item into the table, created a hundredth of a second apart, the last one when it was.
+
+        Args:
+            queue_url: where the message `body` of each goes, if at all.
+        """
+        task_id, last = item["task_id"]["S"], float(item["created_at"]["N"])
+        for number in range(count):
+            copy_id = f"{number:08x}-{task_id[9:]}"
+            created_at = f"{last - (count - 1 - number) / 100:.3f}"
+            self._table.fill({**item, "task_id": {"S": copy_id}, "created_at": {"N": created_at}})
+            if queue_url is not None:
+                self._queue(queue_url).fill(body.replace(task_id, copy_id))
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        """What the table's calls have used, by operation."""
+        return self._table.usage
 
     def _perform(self, operation: str, request: Request, connection: Connection) -> None:
         try:
@@ -82,10 +104,14 @@ class Aws:
     def _dispatch(self, operation: str, call: Any) -> Mapping[str, Any] | Awaitable[Mapping[str, Any]]:
         if in_table := self._table.operations.get(operation):
             return in_table(call)
-        queue = self._queues.setdefault(call["QueueUrl"], Queue(_VISIBILITY_S))
-        if in_queue := queue.operations.get(operation):
+        if in_queue := self._queue(call["QueueUrl"]).operations.get(operation):
             return in_queue(call)
         raise Refusal(400, "UnknownOperationException", f"{operation} is not imitated here")
+
+    def _queue(self, url: str) -> Queue:
+        if url not in self._queues:
+            self._queues[url] = Queue(_VISIBILITY_S)
+        return self._queues[url]
 
     def _answer_ec2(self, request: Request, connection: Connection) -> None:
         call = parse_qs(request.body.decode())
@@ -118,16 +144,24 @@ class Aws:
             case "/bench/conduct":
                 self._conduct = Conduct(**json.loads(request.body))
             case "/bench/reset":
-                self._reset()
+                gc.unfreeze()
+                self.reset()
+            case "/bench/fill":
+                self.fill(**json.loads(request.body))
+                # A hundred thousand tasks are not to be looked through for garbage while somebody waits.
+                gc.collect()
+                gc.freeze()
             case "/bench/books":
                 answer = {
                     "calls": self._calls,
                     "completed_at": self._table.completed_at,
+                    "usage": {operation: asdict(usage) for operation, usage in self.usage.items()},
                     "depths": {url: queue.depth for url, queue in self._queues.items()},
                 }
         self._answer(200, answer, connection)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Forget all items, messages and counts."""
         self._table = Table()
         self._queues: dict[str, Queue] = {}
         self._calls: Counter[str] = Counter()

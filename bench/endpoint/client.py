@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,8 +25,13 @@ class EndpointControl:
         """Forget all items and messages. The conduct stays."""
         await self._ask("POST", "/bench/reset")
 
+    async def fill(self, item: Mapping[str, Any], count: int, *, queue_url: str | None = None, body: str = "") -> None:
+        """Put `count` copies of a task's item of typed attributes into the table, and their messages into a queue."""
+        members = {"item": item, "count": count, "queue_url": queue_url, "body": body}
+        await self._ask("POST", "/bench/fill", members)
+
     async def books(self) -> dict[str, Any]:
-        """`calls` by operation, `completed_at` by task (monotonic seconds), `depths` by queue URL."""
+        """`calls` and `usage` by operation, `completed_at` by task (monotonic seconds), `depths` by queue URL."""
         answer: dict[str, Any] = await self._ask("GET", "/bench/books")
         return answer
 

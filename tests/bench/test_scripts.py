@@ -20,6 +20,7 @@ _PROJECT = Path(__file__).parents[2]
         ("get", "GET, AWS latency"),
         ("faults", "Faults and crowds"),
         ("worker", "Worker,"),
+        ("growth", "Growth,"),
     ],
 )
 def test_script_prints_its_table_and_writes_its_numbers(script: str, title: str, tmp_path: Path) -> None:
