@@ -88,8 +88,9 @@ def _figures_table(rows: Sequence[tuple[str, Figures]]) -> Table:
 
 def _grid_table(grid: Grid) -> Table:
     table = Table()
-    for heading in grid.headings:
-        table.add_column(heading, justify="right")
+    for heading, cell in zip(grid.headings, grid.rows[0], strict=True):
+        is_text = isinstance(cell, str) and bool(cell)
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=is_text)
     for row in grid.rows:
         table.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
     return table
