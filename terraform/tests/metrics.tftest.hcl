@@ -105,7 +105,7 @@ run "the_agent_measures_the_gpu_as_the_dashboard_shows_it" {
     error_message = "and may publish them"
   }
   assert {
-    condition     = output.metrics_usd_at_most == "7.80"
+    condition     = output.metrics_usd_at_most == "8.10"
     error_message = "25 + 2 metrics"
   }
 }
