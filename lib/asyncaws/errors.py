@@ -86,6 +86,10 @@ _TRANSIENT_CAUSES = (
 )
 
 
+GARBLED = "Garbled"
+"""The code of an answer that makes no sense, so that it is none."""
+
+
 class AwsError(Exception):
     """A call to AWS that had no success.
 
@@ -141,8 +145,8 @@ def translate(operation: str, error: BaseException) -> AwsError:
         return TransientAwsError(operation, type(error).__name__, message)
     if isinstance(error, BotoCoreError):
         return PermanentAwsError(operation, type(error).__name__, message)
-    # An answer nobody can parse (a proxy's HTML, half a body): nothing is known of its effect.
-    return TransientAwsError(operation, type(error).__name__, message)
+    # An answer nobody can parse (a proxy's HTML, half a body, no object): nothing is known of its effect.
+    return TransientAwsError(operation, GARBLED, repr(error))
 
 
 def _translate_answer(operation: str, error: ClientError) -> AwsError:

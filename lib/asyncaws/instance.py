@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _METADATA_URL = "http://169.254.169.254"
 _METADATA_TIMEOUT_S = 5.0
 _METADATA_TRIES = 5
+_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 class InstanceState(StrEnum):
@@ -46,13 +49,12 @@ class Instance:
         Raises:
             PermanentAwsError: there is no such instance.
         """
-        answer = await call(
-            "DescribeInstances", lambda: self.client.describe_instances(InstanceIds=[self.id]), self.policy
+        return await call(
+            "DescribeInstances",
+            lambda: self.client.describe_instances(InstanceIds=[self.id]),
+            self.policy,
+            read=self._state,
         )
-        for reservation in answer["Reservations"]:
-            for described in reservation.get("Instances", []):
-                return InstanceState(described["State"]["Name"])
-        raise PermanentAwsError("DescribeInstances", "InvalidInstanceID.NotFound", self.id)
 
     async def start(self) -> None:
         """Order the start; idempotent while pending or running.
@@ -61,6 +63,12 @@ class Instance:
             TransientAwsError: no capacity, throttled, or still stopping (`IncorrectInstanceState`).
         """
         await call("StartInstances", lambda: self.client.start_instances(InstanceIds=[self.id]), self.policy)
+
+    def _state(self, answer: Mapping[str, Any]) -> InstanceState:
+        for reservation in answer["Reservations"]:
+            for described in reservation.get("Instances", []):
+                return InstanceState(described["State"]["Name"])
+        raise PermanentAwsError("DescribeInstances", "InvalidInstanceID.NotFound", self.id)
 
 
 async def own_instance_id() -> str:
@@ -85,7 +93,13 @@ async def own_instance_id() -> str:
                     token = await answer.text()
                 headers = {"X-aws-ec2-metadata-token": token}
                 async with session.get(f"{url}/latest/meta-data/instance-id", headers=headers) as answer:
-                    return await answer.text()
-            except (aiohttp.ClientError, TimeoutError) as error:
+                    return _checked_id(await answer.text())
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 failure = error
     raise TransientAwsError("InstanceMetadata", type(failure).__name__, str(failure)) from failure
+
+
+def _checked_id(text: str) -> str:
+    if not _INSTANCE_ID.fullmatch(text):
+        raise ValueError(f"no instance id: {text[:40]!r}")
+    return text

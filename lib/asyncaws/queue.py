@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from lib.asyncaws.errors import AwsError, PermanentAwsError, TransientAwsError, translate
+from lib.asyncaws.errors import GARBLED, AwsError, PermanentAwsError, TransientAwsError, translate
 from lib.asyncaws.gathering import Gatherer
 from lib.asyncaws.session import CallPolicy, call
 
@@ -96,12 +97,10 @@ class Queue:
 
     async def depth(self) -> Depth:
         """The queue's own counts."""
-        answer = await self._call("GetQueueAttributes", self._client.get_queue_attributes, AttributeNames=_COUNTS)
-        try:
-            visible, *hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TransientAwsError("GetQueueAttributes", "Garbled", repr(error)) from error
-        return Depth(visible, sum(hidden))
+        depth: Depth = await self._call(
+            "GetQueueAttributes", self._client.get_queue_attributes, read=_depth, AttributeNames=_COUNTS
+        )
+        return depth
 
     async def send(self, body: str, attributes: Mapping[str, str]) -> None:
         """Send one message; many at once share calls. Repeating it after an error may send it twice, as SQS may."""
@@ -114,20 +113,18 @@ class Queue:
         Never cancel this: SQS would go on, and hide what it then finds for a whole visibility timeout.
         """
         options: dict[str, Any] = {} if visibility_s is None else {"VisibilityTimeout": visibility_s}
-        answer = await self._call(
+        # What a garbled answer may have hidden comes again after its visibility timeout.
+        messages: list[Message] = await self._call(
             "ReceiveMessage",
             self._client.receive_message,
+            read=lambda answer: [_received(raw) for raw in answer.get("Messages", [])],
             MaxNumberOfMessages=limit,
             WaitTimeSeconds=wait_s,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
             **options,
         )
-        try:
-            return [_received(raw) for raw in answer.get("Messages", [])]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # An answer of something in between. What it may have hidden comes again after its visibility timeout.
-            raise TransientAwsError("ReceiveMessage", "Garbled", repr(error)) from error
+        return messages
 
     async def delete(self, receipt: str) -> None:
         """Acknowledge; many at once share calls.
@@ -151,7 +148,8 @@ class Queue:
 
     async def _send_all(self, entries: Sequence[_Entry]) -> Sequence[Exception | None]:
         if len(entries) == 1:
-            await self._call("SendMessage", self._client.send_message, **entries[0])
+            # A message that has no id was not sent.
+            await self._call("SendMessage", self._client.send_message, read=itemgetter("MessageId"), **entries[0])
             return [None]
         return await self._batch("SendMessageBatch", self._client.send_message_batch, entries)
 
@@ -168,24 +166,29 @@ class Queue:
         refusals: dict[str, AwsError] = {}
 
         async def ask() -> Any:
+            return await method(QueueUrl=self._url, Entries=undone)
+
+        def read(answer: Any) -> None:
             """A batch that is answered 200 may yet have refused some: what may succeed later stays for the next try."""
             nonlocal undone
-            answer = await method(QueueUrl=self._url, Entries=undone)
+            done = {entry["Id"] for entry in answer.get("Successful", [])}
             failed = {entry["Id"]: _refusal(operation, entry) for entry in answer.get("Failed", [])}
             refusals.update({id_: error for id_, error in failed.items() if not isinstance(error, TransientAwsError)})
-            undone = [entry for entry in undone if entry["Id"] in failed.keys() - refusals.keys()]
+            undone = [entry for entry in undone if entry["Id"] not in done | refusals.keys()]
             if undone:
-                raise failed[undone[0]["Id"]]
-            return answer
+                unnamed = TransientAwsError(operation, GARBLED, "an entry is not answered")
+                raise failed.get(undone[0]["Id"], unnamed)
 
         try:
-            await call(operation, ask, self._policy)
+            await call(operation, ask, self._policy, read=read)
         except TransientAwsError as error:
             refusals |= {entry["Id"]: error for entry in undone}
         return [refusals.get(str(number)) for number in range(len(entries))]
 
-    async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
-        return await call(operation, lambda: method(QueueUrl=self._url, **arguments), self._policy)
+    async def _call(
+        self, operation: str, method: Any, *, read: Callable[[Any], Any] = lambda answer: answer, **arguments: Any
+    ) -> Any:
+        return await call(operation, lambda: method(QueueUrl=self._url, **arguments), self._policy, read=read)
 
 
 def _size_bytes(entry: _Entry) -> int:
@@ -200,6 +203,11 @@ def _refusal(operation: str, entry: Mapping[str, Any]) -> AwsError:
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
     return translate(operation, ClientError(answer, operation))
+
+
+def _depth(answer: Mapping[str, Any]) -> Depth:
+    visible, *hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
+    return Depth(visible, sum(hidden))
 
 
 def _received(raw: Mapping[str, Any]) -> Message:

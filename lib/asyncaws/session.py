@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from inspect import isawaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import structlog
 from aiobotocore.config import AioConfig
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_sqs import SQSClient
 
 T = TypeVar("T", bound=Mapping[str, object])
+A = TypeVar("A")
 
 # Building the default User-Agent is 15 % of the CPU of a PutItem; a fixed one is sent as it is.
 _USER_AGENT = "gpu-on-demand"
@@ -80,11 +81,30 @@ def long_poll(wait_s: int) -> CallPolicy:
     return CallPolicy(total_s=wait_s + 15.0, read_timeout_s=wait_s + 10.0, sdk_attempts=1)
 
 
-async def call(operation: str, request: Callable[[], Awaitable[T]], policy: CallPolicy) -> T:
+def _whole(answer: T) -> T:
+    return answer
+
+
+@overload
+async def call(operation: str, request: Callable[[], Awaitable[T]], policy: CallPolicy) -> T: ...
+
+
+@overload
+async def call(
+    operation: str, request: Callable[[], Awaitable[T]], policy: CallPolicy, *, read: Callable[[T], A]
+) -> A: ...
+
+
+async def call(
+    operation: str, request: Callable[[], Awaitable[Any]], policy: CallPolicy, *, read: Callable[[Any], Any] = _whole
+) -> Any:
     """One AWS operation within its policy.
 
+    Args:
+        read: takes from the answer what is wanted. Where it fails, the answer was none of AWS's.
+
     Raises:
-        TransientAwsError: throttled, unreachable, too slow, or short of capacity, after all retries.
+        TransientAwsError: throttled, unreachable, too slow, short of capacity or garbled, after all retries.
         PermanentAwsError: refused for good.
         ConditionFailed, ReceiptLost: as named.
     """
@@ -94,7 +114,7 @@ async def call(operation: str, request: Callable[[], Awaitable[T]], policy: Call
             while True:
                 attempt += 1
                 try:
-                    return _genuine(operation, await request())
+                    return read(_genuine(operation, await request()))
                 except Exception as error:  # the border to the SDK: `translate` has a name for each
                     failure = translate(operation, error)
                     if attempt >= policy.attempts or not isinstance(failure, TransientAwsError):

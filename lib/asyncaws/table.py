@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.asyncaws.attributes import deserialize_item, serialize, serialize_item
 from lib.asyncaws.conditions import Change, Condition, Item, Placeholders
-from lib.asyncaws.errors import ConditionFailed, TransientAwsError
+from lib.asyncaws.errors import ConditionFailed, TransientAwsError, translate
 from lib.asyncaws.gathering import Gatherer
 from lib.asyncaws.session import CallPolicy, call
 
@@ -58,15 +58,16 @@ class Table:
         """
         into = Placeholders()
         expression = change.render(into)
-        answer = await self._call(
+        item: dict[str, Any] = await self._call(
             "UpdateItem",
             self._client.update_item,
+            read=lambda answer: self._item(answer["Attributes"]),
             Key={self._key: serialize(key)},
             UpdateExpression=expression,
             ReturnValues="ALL_NEW",
             **_guarded(change.condition, into),
         )
-        return deserialize_item(answer["Attributes"])
+        return item
 
     async def delete(self, key: str, condition: Condition) -> None:
         """Delete an item.
@@ -105,45 +106,67 @@ class Table:
             request["ExclusiveStartKey"] = serialize_item(after)
         while left is None or left > 0:
             request["Limit"] = _PAGE_ITEMS if left is None else min(left, _PAGE_ITEMS)
-            answer = await self._call("Query", self._client.query, **request)
-            for item in answer["Items"]:
-                yield deserialize_item(item)
-            if (last := answer.get("LastEvaluatedKey")) is None:
+            items, last = await self._call("Query", self._client.query, read=self._page, **request)
+            for item in items:
+                yield item
+            if last is None:
                 return
             request["ExclusiveStartKey"] = last
-            left = None if left is None else left - len(answer["Items"])
+            left = None if left is None else left - len(items)
 
     async def _read_all(self, keys: Sequence[str]) -> Sequence[dict[str, Any] | None]:
         if len(keys) == 1:
             key = {self._key: serialize(keys[0])}
-            answer = await self._call("GetItem", self._client.get_item, Key=key, ConsistentRead=True)
-            return [deserialize_item(answer["Item"]) if "Item" in answer else None]
+            return [await self._call("GetItem", self._client.get_item, read=self._found, Key=key, ConsistentRead=True)]
         found: dict[str, dict[str, Any]] = {}
         missing: Sequence[Any] = [{self._key: serialize(key)} for key in dict.fromkeys(keys)]  # one twice is refused
 
-        async def read() -> Any:
+        async def ask() -> Any:
+            request: Any = {self._name: {"Keys": missing, "ConsistentRead": True}}
+            return await self._client.batch_get_item(RequestItems=request)
+
+        def read(answer: Any) -> None:
             """What an answer of 16 MB has no room for, or was throttled, stays to be read by the next try."""
             nonlocal missing
-            request: Any = {self._name: {"Keys": missing, "ConsistentRead": True}}
-            answer: Any = await self._client.batch_get_item(RequestItems=request)
-            found.update(
-                {item[self._key]: item for item in map(deserialize_item, answer["Responses"].get(self._name, []))}
-            )
+            items = [self._item(raw) for raw in answer["Responses"].get(self._name, [])]
             missing = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+            found.update({item[self._key]: item for item in items})
             if missing:
                 raise TransientAwsError("BatchGetItem", "UnprocessedKeys", f"{len(missing)} of {len(keys)}")
-            return answer
 
-        await call("BatchGetItem", read, self._policy)
+        await call("BatchGetItem", ask, self._policy, read=read)
         return [found.get(key) for key in keys]
 
-    async def _call(self, operation: str, method: Any, **arguments: Any) -> Any:
+    async def _call(
+        self, operation: str, method: Any, *, read: Callable[[Any], Any] = lambda answer: answer, **arguments: Any
+    ) -> Any:
         try:
-            return await call(operation, lambda: method(TableName=self._name, **arguments), self._policy)
+            return await call(operation, lambda: method(TableName=self._name, **arguments), self._policy, read=read)
         except ConditionFailed as error:
             if error.item is not None:
-                error.item = deserialize_item(error.item)
+                error.item = self._item_that_is_there(operation, error.item)
             raise
+
+    def _item(self, raw: Any) -> dict[str, Any]:
+        """Every item has the table's key; what has none is no item."""
+        item = deserialize_item(raw)
+        if not isinstance(item[self._key], str):
+            raise TypeError(f"{self._key} is no text")
+        return item
+
+    def _found(self, answer: Any) -> dict[str, Any] | None:
+        return self._item(answer["Item"]) if "Item" in answer else None
+
+    def _page(self, answer: Any) -> tuple[list[dict[str, Any]], Any]:
+        """The items, and the place where the next page begins if there is one."""
+        last = answer.get("LastEvaluatedKey")
+        return [self._item(raw) for raw in answer["Items"]], None if last is None else dict(last)
+
+    def _item_that_is_there(self, operation: str, raw: Any) -> dict[str, Any]:
+        try:
+            return self._item(raw)
+        except Exception as error:
+            raise translate(operation, error) from error
 
 
 def _guarded(condition: Condition | None, into: Placeholders) -> dict[str, Any]:

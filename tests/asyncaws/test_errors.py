@@ -97,14 +97,19 @@ def test_what_may_be_refused_while_credentials_change_is_told_apart(code: str) -
         MetadataRetrievalError(error_msg="timed out"),
         NoCredentialsError(),
         PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
-        ResponseParserError("not XML"),
-        KeyError("Items"),
     ],
 )
 def test_an_error_on_the_way_is_transient(error: Exception) -> None:
     translated = translate("PutItem", error)
     assert type(translated) is TransientAwsError
     assert translated.code == type(error).__name__
+
+
+@pytest.mark.parametrize("error", [ResponseParserError("not XML"), KeyError("Items"), TypeError("no object")])
+def test_an_answer_that_makes_no_sense_is_none(error: Exception) -> None:
+    translated = translate("PutItem", error)
+    assert type(translated) is TransientAwsError
+    assert translated.code == "Garbled"
 
 
 @pytest.mark.parametrize("error", [ParamValidationError(report="no"), BotoCoreError()])
