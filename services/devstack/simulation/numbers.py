@@ -26,6 +26,7 @@ WAKER_SPACING_S = 1.0
 JANITOR_INTERVAL_S = 60.0
 RESEND_AFTER_S = 600.0
 TASK_MAX_AGE_S = DAY_S
+MAX_UNFINISHED_PER_CLIENT = 1000
 
 # The shutdown Lambda. EventBridge keeps the minute, not the second.
 POLICY = Policy(idle_s=1800.0, worker_grace_s=900.0, hold_s=900.0, hold_max_s=14_400.0, force_stop_after_s=600.0)

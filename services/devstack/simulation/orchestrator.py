@@ -8,6 +8,7 @@ from lib.gputask.record import ErrorCode, TaskRecord
 from services.devstack.simulation.machine import StartRefusedError
 from services.devstack.simulation.numbers import (
     JANITOR_INTERVAL_S,
+    MAX_UNFINISHED_PER_CLIENT,
     RESEND_AFTER_S,
     TASK_MAX_AGE_S,
     WAKER_INTERVAL_S,
@@ -15,6 +16,7 @@ from services.devstack.simulation.numbers import (
 )
 from services.devstack.simulation.world import World
 from services.orchestrator import tidying, waking
+from services.orchestrator.quota import Quota
 
 _LIMITS = tidying.Limits(resend_after_s=RESEND_AFTER_S, max_age_s=TASK_MAX_AGE_S)
 
@@ -70,16 +72,20 @@ class Waker:
 
 
 class Janitor:
-    """Buries dead letters, sends again what nobody took, fails what is too old."""
+    """Buries dead letters, sends again what nobody took, fails what is too old, and counts what each client has."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.quota = Quota(MAX_UNFINISHED_PER_CLIENT)
         world.clock.every(JANITOR_INTERVAL_S, self._round, first_s=JANITOR_INTERVAL_S / 2)
 
     def _round(self) -> None:
         self._bury()
         now_s = self._world.clock.now_s
         live = self._world.table.live()
+        self.quota.begin_walk(now_s)
+        self.quota.see(live)
+        self.quota.end_walk()
         is_covered = self._world.queue.depth >= len(live)
         for task in live:
             match tidying.decide(task, now=now_s, limits=_LIMITS, is_covered=is_covered):

@@ -21,7 +21,7 @@ class Policy(Protocol):
     """Set up on a world, it runs by itself; requests are handed to it."""
 
     def submit(self, task_id: str) -> None:
-        """One accepted request: record, a look at the GPU, message."""
+        """One request: record, a look at the GPU, message; or it is refused."""
 
 
 class OriginalPolicy:
@@ -61,7 +61,7 @@ class OurPolicy:
     def __init__(self, world: World, trace: Trace) -> None:
         self._world = world
         self._waker = Waker(world)
-        Janitor(world)
+        self._quota = Janitor(world).quota
         shutdown = ShutdownFunction(world)
         world.clock.every(MINUTE_S, shutdown.invoke, first_s=SCHEDULE_PHASE_S)
         CloudWatch(
@@ -74,6 +74,10 @@ class OurPolicy:
         )
 
     def submit(self, task_id: str) -> None:
+        client = self._world.jobs[task_id].client
+        if self._quota.is_used_up(client):
+            return
+        self._quota.note_accepted(client)
         self._world.create_task(task_id)
         self._waker.nudge()
         self._world.queue.send(task_id)

@@ -15,13 +15,13 @@ class TaskTable:
 
     def __init__(self) -> None:
         self._items: dict[str, dict[str, Any]] = {}
-        self._live: set[str] = set()
+        self._live: dict[str, None] = {}
         self.worker: Worker | None = None
         self.hold: Hold | None = None
 
     def create(self, record: TaskRecord) -> None:
         self._items[record.task_id] = record.to_item()
-        self._live.add(record.task_id)
+        self._live[record.task_id] = None
 
     def read(self, task_id: str) -> TaskRecord:
         return TaskRecord.from_item(self._items[task_id])
@@ -33,7 +33,7 @@ class TaskTable:
             return False
         self._items[task_id] = item
         if Status(item["status"]).is_terminal:
-            self._live.discard(task_id)
+            self._live.pop(task_id, None)
         return True
 
     @property
@@ -42,7 +42,7 @@ class TaskTable:
 
     def live(self) -> list[TaskRecord]:
         """Tasks that are not terminal, oldest first."""
-        return [self.read(task_id) for task_id in sorted(self._live)]
+        return [self.read(task_id) for task_id in self._live]
 
     def finished(self, *, since_s: float) -> Iterator[TaskRecord]:
         """Terminal tasks created since then, latest first."""

@@ -36,12 +36,14 @@ class Job:
     Attributes:
         at_s: when it arrives.
         run_s: how long the Unified API takes over it; `FOR_EVER`: it hangs, and answers nothing until it is restarted.
+        client: who asks.
         outlives_deadline: a worker that is wrong itself: it renews the lease, and its deadline never comes.
     """
 
     at_s: float
     run_s: float
     outlives_deadline: bool = False
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ class World:
                 updated_at=now_s,
                 queued_at=now_s,
                 sends=1,
+                client_id=self.jobs[task_id].client,
             )
         )
 

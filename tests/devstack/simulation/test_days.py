@@ -8,8 +8,8 @@ import pytest
 from lib.gputask.record import Status
 from services.devstack.power import State
 from services.devstack.simulation.day import Day, simulate
-from services.devstack.simulation.numbers import DAY_S, HOUR_S, MINUTE_S, POLICY
-from services.devstack.simulation.traces import Trace, all_traces
+from services.devstack.simulation.numbers import DAY_S, HOUR_S, MAX_UNFINISHED_PER_CLIENT, MINUTE_S, POLICY
+from services.devstack.simulation.traces import Job, Trace, all_traces
 from services.shutdown.decision import Rule
 
 CASES = [(trace.name, 1) for trace in all_traces(1)]
@@ -135,6 +135,18 @@ def test_rule_c_bounds_what_a_broken_adapter_costs() -> None:
     assert pauses_min == pytest.approx([15, 30, 60, 120], abs=2)
     assert original.longest_idle_s > 5 * HOUR_S
     assert ours.completed == original.completed == 3
+
+
+def test_100_000_jobs_by_mistake_cost_a_bounded_day_and_no_other_client_its_job() -> None:
+    flood = [Job(9 * HOUR_S + number / 80, 20, client="by mistake") for number in range(100_000)]
+    day = simulate(Trace(name="by mistake", jobs=(*flood, Job(10 * HOUR_S, 60, client="another"))), "ours")
+    (other,) = [task for task in day.tasks if task.client_id == "another"]
+    assert other.status is Status.COMPLETED
+    assert len(day.tasks) <= 1.1 * MAX_UNFINISHED_PER_CLIENT  # some have ended while the others were refused
+    assert (day.completed, day.failed, day.killed_at_s) == (len(day.tasks), {}, ())
+    assert {task.sends for task in day.tasks} == {1}
+    assert set(day.stops_s) == {Rule.IDLE}
+    assert states_at(day, DAY_S - 1) is State.STOPPED
 
 
 def test_a_job_every_29_minutes_never_meets_a_sleeping_gpu() -> None:

@@ -50,7 +50,14 @@ def test_numbers_are_the_defaults_of_the_services() -> None:
         orchestrator["janitor_interval_s"],
         orchestrator["resend_after_s"],
         orchestrator["task_max_age_s"],
-    ) == (numbers.WAKER_INTERVAL_S, numbers.JANITOR_INTERVAL_S, numbers.RESEND_AFTER_S, numbers.TASK_MAX_AGE_S)
+        orchestrator["max_unfinished_per_client"],
+    ) == (
+        numbers.WAKER_INTERVAL_S,
+        numbers.JANITOR_INTERVAL_S,
+        numbers.RESEND_AFTER_S,
+        numbers.TASK_MAX_AGE_S,
+        numbers.MAX_UNFINISHED_PER_CLIENT,
+    )
     named = dict.fromkeys(("AWS_REGION", "GPU_INSTANCE_ID", "DYNAMODB_TABLE", "SQS_QUEUE_URL"), "x")
     assert ShutdownSettings.from_env(named).policy == numbers.POLICY
 
