@@ -124,6 +124,7 @@ def test_the_gate_is_shut_for_a_tenth_of_the_time_at_the_most() -> None:
         ("An error occurred (NoSuchKey) when calling the GetObject operation", True),
         ("unknown url type: 'ftp://a/b'", True),
         ("<urlopen error timed out>", True),
+        ("LoadImage: cannot identify image file 'x.jpg'", True),
         ("No output images generated", False),  # also what a node out of memory looks like
         ("HTTP Error 503: Service Unavailable", False),
         ("CUDA error: an illegal memory access was encountered", False),
