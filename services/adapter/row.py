@@ -21,7 +21,7 @@ QUIET_S = 600.0
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
 _KIND_CHARS = 120
-# The upstream did not come as far as the GPU: an image could not be fetched or read, or ComfyUI did not take the workflow.
+# It did not come as far as the GPU: an image could not be fetched or read, or ComfyUI did not take the workflow.
 _OF_THE_INPUT = re.compile(
     r"http error [34]\d\d|nosuchkey|nosuchbucket|accessdenied|unknown url type|urlopen error|invalid url"
     r"|cannot identify image",
