@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 log = structlog.stdlib.get_logger(__name__)
 
+T = TypeVar("T")
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
 class CannotStart(Exception):
     """Something outside is not as it must be, say a port is taken; the text is a sentence for the operator."""
+
+
+class StoppedBeforeStart(Exception):
+    """A stop came while the process still waited for what it needs; there is nothing to drain."""
 
 
 class EndedEarly(RuntimeError):
@@ -30,6 +35,8 @@ def run(main: Main) -> int:
     """Run `main(stop)` to its end; SIGTERM and SIGINT set `stop`. Returns the process's exit code."""
     try:
         asyncio.run(_with_signals(main))
+    except StoppedBeforeStart:
+        log.info("process.stopped_before_start")
     except Exception as error:  # the edge of the process: its last word goes to the log, in the log's form
         if isinstance(error.__cause__, CannotStart):
             log.error("process.cannot_start", reason=str(error.__cause__))  # noqa: TRY400  a bug would have a traceback
@@ -37,6 +44,24 @@ def run(main: Main) -> int:
             log.exception("process.failed")
         return 1
     return 0
+
+
+async def unless_stopped(stop: asyncio.Event, start: Coroutine[Any, Any, T]) -> T:
+    """What `start` makes; a stop cancels it. For what may wait for its surroundings longer than a stop may take.
+
+    Raises:
+        StoppedBeforeStart: the stop came first.
+    """
+    starting, stopping = asyncio.create_task(start), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            raise StoppedBeforeStart
+        return starting.result()
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
 async def supervise(stop: asyncio.Event, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:

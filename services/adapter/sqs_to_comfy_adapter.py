@@ -24,7 +24,7 @@ from lib.daemon.command_line import DISTRIBUTION, read_command_line
 from lib.daemon.configuration import changed, load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
-from lib.daemon.supervision import run, supervise
+from lib.daemon.supervision import run, supervise, unless_stopped
 from lib.daemon.waiting import wait_for
 from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
@@ -73,8 +73,8 @@ class _Aws:
 
 async def _serve(settings: AdapterSettings, notifier: Notifier, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
-        instance_id = settings.gpu_instance_id or await own_instance_id()
-        aws = await _open_aws(settings, resources)
+        instance_id = settings.gpu_instance_id or await unless_stopped(stop, own_instance_id())
+        aws = await unless_stopped(stop, _open_aws(settings, resources))
         api = UnifiedApi(await resources.enter_async_context(open_session(str(settings.comfyui_api_url))))
         comfyui = await _open_comfyui(settings, resources)
         meter = Meter(aws.reporter.metrics)

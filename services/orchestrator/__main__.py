@@ -22,7 +22,7 @@ from lib.daemon.command_line import DISTRIBUTION, read_command_line
 from lib.daemon.configuration import changed, load_settings
 from lib.daemon.logs import configure_logging
 from lib.daemon.notification import Notifier
-from lib.daemon.supervision import cut_off, run, supervise
+from lib.daemon.supervision import cut_off, run, supervise, unless_stopped
 from lib.gputask.schema import TABLE_KEY
 from lib.gputask.store import TaskStore
 from services.orchestrator.admission import Admission, AdmissionLimits
@@ -78,7 +78,7 @@ class _Aws:
 
 async def _serve(settings: OrchestratorSettings, notifier: Notifier, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as resources:
-        aws = await _open_aws(settings, resources)
+        aws = await unless_stopped(stop, _open_aws(settings, resources))
         meter = Meter(aws.reporter.metrics)
         store = TaskStore(aws.table, time.time)
         waker = Waker(

@@ -16,7 +16,7 @@ from tests.adapter.unified_api import RESULT, UnifiedApi, hang, prompt_of
 from tests.adapter.waiting import until
 from tests.adapter.wire import Fate, Wire
 from tests.adapter.workplace import INSTANCE_ID, PROMPT, Workplace
-from tests.asyncaws.metadata_service import BEGINNINGS
+from tests.asyncaws.metadata_service import BEGINNINGS, REFUSES
 from tests.asyncaws.metadata_service import metadata_service as credentials_service
 
 ALL_DONE_S = 40.0
@@ -113,6 +113,17 @@ async def test_however_the_metadata_service_begins_it_takes_messages_only_with_c
         await until(lambda: place.is_done(task_id))
     assert (await place.record(task_id)).attempt == 1
     assert not adapter.events("message.handling_failed")
+
+
+async def test_a_stop_does_not_wait_for_a_metadata_service_that_never_answers(employment: Employer) -> None:
+    async with credentials_service() as service:
+        service.then = REFUSES
+        adapter = await employment.start(MODULE, **service.environment)
+        await until(lambda: service.tokens > 0)
+        adapter.process.send(signal.SIGTERM)
+        assert await adapter.ends() == 0
+    assert adapter.events("process.stopped_before_start")
+    assert not adapter.manager.heard
 
 
 # ending

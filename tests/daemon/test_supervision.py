@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from lib.daemon.supervision import EndedEarly, cut_off, supervise
+from lib.daemon.supervision import EndedEarly, StoppedBeforeStart, cut_off, supervise, unless_stopped
 from tests.daemon.conftest import Start
 
 
@@ -180,3 +180,33 @@ async def test_before_the_stop_no_time_runs_out() -> None:
     proceed.set()
     await supervision
     assert ended == ["part"]
+
+
+async def test_a_start_that_ends_is_what_it_made() -> None:
+    async def make() -> str:
+        return "made"
+
+    assert await unless_stopped(asyncio.Event(), make()) == "made"
+
+
+async def test_a_start_that_fails_says_why() -> None:
+    async def fail() -> None:
+        raise ValueError("no credentials")
+
+    with pytest.raises(ValueError, match="no credentials"):
+        await unless_stopped(asyncio.Event(), fail())
+
+
+async def test_a_stop_ends_a_start_that_still_waits() -> None:
+    stop, is_cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        stop.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_cancelled.set()
+
+    with pytest.raises(StoppedBeforeStart):
+        await unless_stopped(stop, wait_for_ever())
+    assert is_cancelled.is_set()
