@@ -125,7 +125,7 @@ async def test_an_adapter_that_dies_in_mid_job_leaves_one_result(system: System,
 
 async def test_an_adapter_that_dies_with_its_job_noted_does_not_run_it_again(system: System) -> None:
     async with system(scale=60, visibility_s=4) as (stack, client):
-        job_id = await client.submit(steps=25)
+        job_id = await client.submit(steps=40)
         await eventually(lambda: _is_noted(stack, job_id))
         stack.kill_adapter(signal.SIGKILL)
         assert (await client.ended(job_id))["status"] == "completed"
