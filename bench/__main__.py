@@ -1,4 +1,4 @@
-"""`python -m bench post|get|faults|worker|growth|all [--seconds S] [--rounds N] [--json FILE]`."""
+"""`python -m bench post|get|faults|overload|worker|growth|all [--seconds S] [--rounds N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import faults, get, growth, post, worker
+from bench import faults, get, growth, overload, post, worker
 from bench.budget import DEFAULT_SECONDS, Budget
 from bench.cores import share_out
 from bench.report import Report
@@ -22,6 +22,7 @@ SCRIPTS: Mapping[str, Callable[[Budget], Awaitable[Report]]] = {
     "post": post.measure,
     "get": get.measure,
     "faults": faults.measure,
+    "overload": overload.measure,
     "worker": worker.measure,
     "growth": growth.measure,
 }

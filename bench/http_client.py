@@ -12,8 +12,11 @@ import httptools
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """Attributes: retry_after_s: when to come back, 0 if nothing was said of it."""
+
     status: int
     body: bytes
+    retry_after_s: float = 0.0
 
 
 class Client(asyncio.Protocol):
@@ -24,6 +27,7 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._body = bytearray()
+        self._retry_after_s = 0.0
         self._answered: asyncio.Future[Answer] | None = None
 
     async def __aenter__(self) -> Self:
@@ -80,11 +84,16 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self._retry_after_s = float(value)
+
     def on_body(self, body: bytes) -> None:
         self._body += body
 
     def on_message_complete(self) -> None:
-        answer = Answer(self._parser.get_status_code(), bytes(self._body))
+        answer = Answer(self._parser.get_status_code(), bytes(self._body), self._retry_after_s)
+        self._retry_after_s = 0.0
         self._body.clear()
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(answer)

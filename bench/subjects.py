@@ -91,6 +91,13 @@ class Stage:
                 yield subject
 
     @asynccontextmanager
+    async def on_a_quarter(self, subject: Subject) -> AsyncIterator[None]:
+        """A quarter of its core for a subject."""
+        command = [sys.executable, "-m", "bench.quarter", str(subject.pid)]
+        async with self._process("quarter", command, self._aws_environment(), self.cores.load):
+            yield
+
+    @asynccontextmanager
     async def adapter(self, upstream_port: int, **settings: str) -> AsyncIterator[Subject]:
         """The real one. It is killed at the end: it has nothing to drain then, and its open receive would take time."""
         environment = self._aws_environment() | {

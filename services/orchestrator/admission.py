@@ -14,15 +14,21 @@ from services.orchestrator.errors import Unavailable
 PATIENCE_S = 0.2
 # A refusal is held back so long: who is refused at once comes back at once, and costs the time of those who are served.
 HOLD_S = 0.6
-# A body that takes longer than this to arrive is its client's matter.
-UPLOAD_S = 1.0
+# A body that takes longer than this to arrive must not keep a place from those that are there.
+UPLOAD_S = 0.1
 
 _MOST_WAITING = 1024
 _SLOW_UPLOADS = 4  # for each place
-_TARGET_LAG_S = 0.1
-_LEAST_PLACES = 16
+# Longer than this, while the loop is late by more than that, means that too many are in work: their number takes the
+# time. Without the lag it is AWS that takes it, and fewer at once would only make it worse.
+_SLOW_S = 0.25
+_LATE_S = 0.02
+_FIRST_PLACES = 16
+_LEAST_PLACES = 4
+_GROWTH = 0.25
+_SHRINKAGE = 0.93
 _RETRY_AFTER_S = 1
-_MAX_RETRY_AFTER_S = 10
+_MAX_RETRY_AFTER_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +36,16 @@ class AdmissionLimits:
     """What may be under way.
 
     Attributes:
-        places: submissions at once. One costs over a millisecond of processor; on the quarter of one that AWS gives by
-            default, 128 take 0.7 s.
+        places: submissions at once, where the processor is equal to so many.
         is_shared: one client leaves a share to the next that comes; pointless where there is only one.
         patience_s: how long one waits for a place,
         hold_s: how much longer for its refusal.
-        upload_s: after that, one whose body is still on its way gives its place to another, and goes on beside it.
     """
 
     places: int = 128
     is_shared: bool = False
     patience_s: float = PATIENCE_S
     hold_s: float = HOLD_S
-    upload_s: float = UPLOAD_S
 
 
 class Place:
@@ -52,18 +55,37 @@ class Place:
         self.client_id = client_id
         self.is_aside = False
         self._admission = admission
-        self._timer: asyncio.TimerHandle | None = None
+        self._has_body_since: float | None = None
 
-    def watch(self, upload_s: float) -> None:
-        """Its body is on its way."""
-        self._timer = asyncio.get_running_loop().call_later(upload_s, self._admission.step_aside, self)
+    @asynccontextmanager
+    async def reading(self, *, upload_s: float = UPLOAD_S) -> AsyncIterator[None]:
+        """Read the body meanwhile. One that comes slowly goes on beside the places, or not at all.
 
-    def has_body(self) -> None:
-        """The body is complete."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        Raises:
+            Unavailable: too many come slowly.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as limit:
+                timer = loop.call_later(upload_s, self._step_aside, limit)
+                try:
+                    yield
+                finally:
+                    timer.cancel()
+        except TimeoutError as error:
+            raise Unavailable(_RETRY_AFTER_S, "Too many slow uploads at once") from error
+        self._has_body_since = loop.time()
         self._admission.step_back(self)
+
+    def _step_aside(self, limit: asyncio.Timeout) -> None:
+        if not self._admission.step_aside(self):
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def worked_s(self) -> float:
+        """Since its body was complete."""
+        since = self._has_body_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
 
 class Admission:
@@ -76,6 +98,7 @@ class Admission:
     def __init__(self, limits: AdmissionLimits, *, lag_s: Callable[[], float] = lambda: 0.0) -> None:
         self._limits = limits
         self._lag_s = lag_s
+        self._pace = Pace(limits.places)
         self._taken: Counter[str] = Counter()
         self._aside: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -92,22 +115,23 @@ class Admission:
         else:
             await self._wait(client_id)
         place = Place(client_id, self)
-        place.watch(self._limits.upload_s)
         try:
             yield place
         finally:
-            place.has_body()
+            self.step_back(place)
+            is_full = self._taken.total() >= self._pace.places
+            self._pace.note(place.worked_s, lag_s=self._lag_s(), is_full=is_full)
             self._leave(client_id)
 
-    def step_aside(self, place: Place) -> None:
-        """Leave the place to another while the body comes slowly; if too many do that already, stay."""
-        slow_uploads = _SLOW_UPLOADS * self._limits.places
-        if self._aside.total() < slow_uploads and self._aside[place.client_id] < self._share(
-            place.client_id, slow_uploads, self._aside
-        ):
-            place.is_aside = True
-            self._aside[place.client_id] += 1
-            self._leave(place.client_id)
+    def step_aside(self, place: Place) -> bool:
+        """Leave the place to another while the body comes slowly, unless too many do that already."""
+        most, held = _SLOW_UPLOADS * self._limits.places, self._aside
+        if held.total() >= most or held[place.client_id] >= self._share(place.client_id, most, held):
+            return False
+        place.is_aside = True
+        held[place.client_id] += 1
+        self._leave(place.client_id)
+        return True
 
     def step_back(self, place: Place) -> None:
         """Go on as one of those in work, who may be a few more than the places then."""
@@ -130,7 +154,7 @@ class Admission:
                 future.set_result(None)
 
     def _has_room(self, client_id: str) -> bool:
-        places = places_at(self._limits.places, self._lag_s())
+        places = self._pace.places
         return self._taken.total() < places and self._taken[client_id] < self._share(client_id, places, self._taken)
 
     def _share(self, client_id: str, places: int, held: Counter[str]) -> int:
@@ -168,15 +192,33 @@ class Admission:
             del self._waiting[client_id]
 
     def _refusal(self, waiting: int) -> Unavailable:
-        retry_after_s = min(_RETRY_AFTER_S + waiting // self._limits.places, _MAX_RETRY_AFTER_S)
+        retry_after_s = min(_RETRY_AFTER_S + waiting // self._pace.places, _MAX_RETRY_AFTER_S)
         return Unavailable(retry_after_s, "Too many submissions at once")
 
 
-def places_at(places: int, lag_s: float) -> int:
-    """How many places there are while the event loop is so late: in proportion fewer, but never hardly any."""
-    if lag_s <= _TARGET_LAG_S:
-        return places
-    return max(min(places, _LEAST_PLACES), round(places * _TARGET_LAG_S / lag_s))
+class Pace:
+    """How many submissions at once this processor is equal to at the moment.
+
+    The quarter of a processor that AWS gives by default, or one that others use as well, is equal to fewer than the
+    setting allows: all would be late, and all be in vain. So their number grows while they are quick, and shrinks while
+    they are slow and the event loop is late.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._least = min(most, _LEAST_PLACES)
+        self._places = float(min(most, _FIRST_PLACES))
+
+    @property
+    def places(self) -> int:
+        return int(self._places)
+
+    def note(self, worked_s: float, *, lag_s: float, is_full: bool) -> None:
+        """One has ended after so long; were all places taken?"""
+        if worked_s > _SLOW_S and lag_s > _LATE_S:
+            self._places = max(self._least, self._places * _SHRINKAGE)
+        elif worked_s <= _SLOW_S and is_full:
+            self._places = min(self._most, self._places + _GROWTH)
 
 
 def share_of(places: int, *, others: int) -> int:

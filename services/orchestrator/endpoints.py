@@ -89,8 +89,8 @@ class JobEndpoints:
         client_id = self._identify(request)
         idempotency_key = read_idempotency_key(request.headers)
         async with self.admission.place(client_id) as place:
-            body = await read_body(request)
-            place.has_body()
+            async with place.reading():
+                body = await read_body(request)
             return await self._submit(request, kind, body, client_id, idempotency_key)
 
     async def _submit(

@@ -19,6 +19,7 @@ _PROJECT = Path(__file__).parents[2]
         ("post", "POST, AWS latency"),
         ("get", "GET, AWS latency"),
         ("faults", "Faults and crowds"),
+        ("overload", "Overload,"),
         ("worker", "Worker,"),
         ("growth", "Growth,"),
     ],

@@ -6,16 +6,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from services.orchestrator.admission import Admission, AdmissionLimits, Place, places_at, share_of
+from services.orchestrator.admission import Admission, AdmissionLimits, Pace, Place, share_of
 from services.orchestrator.errors import Unavailable
 from services.orchestrator.lag import LoopLag
 
 FOREVER_S = 600.0
 
 
-def admission_of(places: int, *, lag_s: float = 0.0, is_shared: bool = False, **limits: float) -> Admission:
-    waits = {"patience_s": 0.0, "hold_s": 0.0, "upload_s": FOREVER_S} | limits
-    return Admission(AdmissionLimits(places=places, is_shared=is_shared, **waits), lag_s=lambda: lag_s)
+def admission_of(places: int, *, is_shared: bool = False, **limits: float) -> Admission:
+    waits = {"patience_s": 0.0, "hold_s": 0.0} | limits
+    return Admission(AdmissionLimits(places=places, is_shared=is_shared, **waits))
 
 
 @asynccontextmanager
@@ -104,14 +104,14 @@ async def test_a_refusal_says_to_come_back_later_the_more_wait() -> None:
 
     async with holding(admission, "a", 1):
         answers = await asyncio.gather(*(retry_after_s() for _ in range(50)))
-    assert (answers[0], answers[3], answers[-1]) == (1, 4, 10)
+    assert (answers[0], answers[3], answers[-1]) == (1, 4, 30)
 
 
 async def test_a_body_that_comes_slowly_gives_its_place_to_others() -> None:
-    admission = admission_of(1, patience_s=FOREVER_S, upload_s=0.001)
+    admission = admission_of(1, patience_s=FOREVER_S)
     async with admission.place("a") as slow:
-        assert not await is_refused(admission, "a")
-        slow.has_body()
+        async with slow.reading(upload_s=0.001):
+            assert not await is_refused(admission, "a")
         # Now it is one of those in work again.
         waiting = asyncio.create_task(is_refused(admission, "a"))
         await asyncio.sleep(0)
@@ -120,30 +120,66 @@ async def test_a_body_that_comes_slowly_gives_its_place_to_others() -> None:
     assert not await is_refused(admission, "a")
 
 
+async def test_a_body_that_is_there_keeps_its_place() -> None:
+    admission = admission_of(1)
+    async with admission.place("a") as place:
+        async with place.reading(upload_s=FOREVER_S):
+            pass
+        assert not place.is_aside
+        assert await is_refused(admission, "a")
+
+
 async def test_so_many_slow_bodies_and_no_more_are_taken_beside_the_places() -> None:
     admission = admission_of(1)
     async with AsyncExitStack() as held:
         for _ in range(4):
-            admission.step_aside(await held.enter_async_context(admission.place("a")))
+            assert admission.step_aside(await held.enter_async_context(admission.place("a")))
         fifth = await held.enter_async_context(admission.place("a"))
-        admission.step_aside(fifth)
-        assert not fifth.is_aside
-        assert await is_refused(admission, "a")
+        with pytest.raises(Unavailable, match="slow uploads"):
+            async with fifth.reading(upload_s=0.001):
+                await asyncio.Event().wait()
     assert not await is_refused(admission, "a")
 
 
-async def test_a_late_loop_lets_fewer_in() -> None:
-    admission = admission_of(128, lag_s=0.4)
-    async with holding(admission, "a", 32):
-        assert await is_refused(admission, "a")
+async def test_slow_bodies_of_one_client_leave_another_its_share() -> None:
+    admission = admission_of(2, is_shared=True)
+    async with AsyncExitStack() as held:
+        for expected in (True, True, True, True, False):
+            assert admission.step_aside(await held.enter_async_context(admission.place("a"))) is expected
+            await asyncio.sleep(0)
+            if not expected:
+                break
+        assert admission.step_aside(await held.enter_async_context(admission.place("b")))
 
 
-@pytest.mark.parametrize(
-    ("places", "lag_s", "left"),
-    [(128, 0.0, 128), (128, 0.1, 128), (128, 0.2, 64), (128, 10.0, 16), (8, 10.0, 8)],
-)
-def test_places_follow_the_lag(places: int, lag_s: float, left: int) -> None:
-    assert places_at(places, lag_s) == left
+def pace_of(most: int, *, ended: int, worked_s: float, lag_s: float, is_full: bool = True) -> Pace:
+    pace = Pace(most)
+    for _ in range(1000):
+        pace.note(0.01, lag_s=0.0, is_full=True)
+    for _ in range(ended):
+        pace.note(worked_s, lag_s=lag_s, is_full=is_full)
+    return pace
+
+
+def test_places_grow_while_submissions_are_quick() -> None:
+    assert Pace(128).places == 16
+    assert pace_of(128, ended=0, worked_s=0, lag_s=0).places == 128
+
+
+@pytest.mark.parametrize(("most", "least"), [(128, 4), (2, 2)])
+def test_a_late_loop_with_slow_submissions_lets_fewer_in(most: int, least: int) -> None:
+    assert pace_of(most, ended=1000, worked_s=0.5, lag_s=0.1).places == least
+
+
+def test_a_slow_aws_does_not_mean_too_many_at_once() -> None:
+    assert pace_of(128, ended=1000, worked_s=0.6, lag_s=0.0).places == 128
+
+
+def test_places_that_nobody_asked_for_do_not_grow() -> None:
+    pace = Pace(128)
+    for _ in range(1000):
+        pace.note(0.01, lag_s=0.0, is_full=False)
+    assert pace.places == 16
 
 
 @pytest.mark.parametrize(("others", "share"), [(0, 64), (1, 42), (2, 32), (1000, 1)])
