@@ -140,7 +140,7 @@ class TaskStore:
             worker=worker, now=now, lease_until=round(now + lease_s, 3), max_attempts=max_attempts
         )
         try:
-            return TaskRecord.from_item(await self._claimed(task_id, change))
+            return TaskRecord.from_item(await self._with_sound_attempt(task_id, await self._claimed(task_id, change)))
         except ConditionFailed as error:
             record = _record_or_none(error.item)
             if record is not None and record.is_leased(now) and (record.worker, record.claimed_at) == (worker, now):
@@ -156,6 +156,13 @@ class TaskStore:
         with suppress(ConditionFailed):
             await self.table.update(task_id, transitions.count_attempts_anew(self.now()))
         return await self.table.update(task_id, change)
+
+    async def _with_sound_attempt(self, task_id: str, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Every write of the holder names its attempt, and to a number of another kind none of them would be equal."""
+        attempt = item["attempt"]
+        if attempt >= 1 and attempt == int(attempt):
+            return item
+        return await self.table.update(task_id, transitions.mend_attempt(attempt=attempt, now=self.now()))
 
     async def hold(self, task: TaskRecord, *, lease_s: float) -> None:
         """Renew the lease. Raises LeaseLost."""

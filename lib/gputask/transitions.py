@@ -78,6 +78,12 @@ def count_attempts_anew(now: float) -> Change:
     return Change(condition=AllOf(_unheld(now), NoNumber("attempt")), assign={"attempt": 0})
 
 
+def mend_attempt(*, attempt: float, now: float) -> Change:
+    """For a claim that was added to a number which no attempt of ours has, below 1 or a fraction."""
+    condition = AllOf(Equals(_STATUS, Status.PROCESSING), Equals("attempt", attempt))
+    return Change(condition=condition, assign={"attempt": max(int(attempt), 1), "updated_at": now})
+
+
 def hold(*, attempt: int, now: float, lease_until: float) -> Change:
     """Renew the lease."""
     return Change(condition=_held_by(attempt), assign={"lease_until": lease_until, "updated_at": now})

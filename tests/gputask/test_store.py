@@ -257,6 +257,18 @@ async def test_a_task_whose_worker_went_silent_is_claimed_by_the_next(store: Tas
     assert (second.attempt, second.worker, second.comfy_job_id) == (2, "i-2", "c-1")
 
 
+@pytest.mark.parametrize(("odd", "attempt"), [(-1000, 1), (-0.5, 1), (0.5, 1), (1.5, 2)])
+async def test_an_attempt_that_was_no_count_is_one_from_the_claim_on(
+    store: TaskStore, odd: float, attempt: int
+) -> None:
+    await store.table.put({**record_of().to_item(), "attempt": odd})
+    task = await claim(store)
+    assert (task.attempt, (await current(store)).attempt) == (attempt, attempt)
+    await store.hold(task, lease_s=LEASE_S)
+    await store.finish(task, result_s3_uri="s3://b/k")
+    assert (await current(store)).status is Status.COMPLETED
+
+
 async def test_a_task_out_of_attempts_is_not_claimable(store: TaskStore) -> None:
     await created(store, attempt=3)
     with pytest.raises(NotClaimable) as refusal:

@@ -44,6 +44,8 @@ FOREIGN: Sequence[Callable[[int], Mapping[str, Any]]] = (
     lambda now: {"status": {"S": "processing"}, "created_at": _number(now), "lease_until": _number(now * 1000)},
     lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": {"S": "many"}},
     lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": {"BOOL": True}},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": _number(-1000)},
+    lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "attempt": _number(0.5)},
     lambda now: {"status": {"S": "pending"}, "created_at": _number(now), "client_id": {"NULL": True}},
 )
 """Attributes of live records by the time, in epoch seconds: some missing, some of another type or unit."""
