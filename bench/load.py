@@ -17,6 +17,7 @@ Step = Callable[[Client], Awaitable[int]]
 
 _WARM_UP_SHARE = 0.25
 _PATIENCE_S = 30.0
+_END_S = 2.0
 _NO_ANSWER = 0
 
 
@@ -86,8 +87,19 @@ async def closed_loop(
             sample = await _open_window(record, seconds, pid)
         finally:
             stop.set()
-            await asyncio.gather(*repeating)
+            await _end(repeating)
     return sample
+
+
+async def _end(repeating: list[asyncio.Task[None]]) -> None:
+    """Those under way may end; those that were told to come back much later are not waited for."""
+    _, late = await asyncio.wait(repeating, timeout=_END_S)
+    for each in late:
+        each.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for each in repeating:
+        if not each.cancelled():
+            each.result()
 
 
 async def _open_window(record: _Record, seconds: float, pid: int | None) -> Sample:
