@@ -16,6 +16,7 @@ from lib.gputask.schema import STATUS_INDEX, definition
 from tests.bench.conftest import Endpoint
 from tests.conftest import REGION
 
+_MOST_PAGES = 10
 _numbers = itertools.count(1)
 
 
@@ -54,12 +55,13 @@ class Asked:
         """Ids by page, until nothing follows; a last page without any is left out."""
         pages: list[list[str]] = []
         place: dict[str, Any] = {}
-        while True:
+        for _ in range(_MOST_PAGES):
             answer = await self.query(**call, **place)
             pages += [ids_in(answer)] if answer["Items"] else []
             if "LastEvaluatedKey" not in answer:
                 return pages
             place = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        raise AssertionError(f"no end: {pages}")
 
 
 @pytest.fixture
