@@ -124,6 +124,8 @@ class ProcessingMachine(RuleBasedStateMachine):
     Attributes:
         disturbed: tasks of which a second run, or none, has a cause: the upstream was restarted, or their
             worker died or stalled before it had noted the run.
+        has_failed_one: whether a job has failed upstream.
+        strays: whole messages of a task that the table does not know. They are kept.
         is_calm: whether nothing has happened that could fail a task for other reasons than the upstream's.
     """
 
@@ -137,6 +139,8 @@ class ProcessingMachine(RuleBasedStateMachine):
         self.disturbed: set[str] = set()
         self.over: set[str] = set()
         self.is_calm = True
+        self.has_failed_one = False
+        self.strays = 0
         self.is_sound = True
 
     # clients
@@ -166,6 +170,7 @@ class ProcessingMachine(RuleBasedStateMachine):
 
     @rule(body=st.sampled_from(["junk", '{"task_id": "nobody"}', STRAY]))
     def deliver_junk(self, body: str) -> None:
+        self.strays += body == STRAY
         self._do(self.place.queue.send(body, {}))
 
     @rule(which=WHICH)
@@ -289,7 +294,7 @@ class ProcessingMachine(RuleBasedStateMachine):
             for job_id in self._running():
                 self._end(job_id, succeeds=True)
             await self._play_round()
-            if len(self.witness.ends) == len(self.tasks) and await self.place.depth() == 0:
+            if len(self.witness.ends) == len(self.tasks) and await self.place.depth() == self.strays:
                 break
             await self.place.wait(60.0)
             await self.place.tidy()
@@ -321,7 +326,7 @@ class ProcessingMachine(RuleBasedStateMachine):
     async def _check_books(self) -> None:
         self._check_steps()
         assert not self.place.adapters, "an adapter does not end"
-        assert await self.place.depth() == 0, "messages are left"
+        assert await self.place.depth() == self.strays, "messages are left"
         for task in self.tasks:
             record = await self.place.store.get(task.task_id)
             assert record is not None
@@ -403,7 +408,14 @@ class ProcessingMachine(RuleBasedStateMachine):
         if succeeds:
             self.api.end(job_id, result_s3_uri=_result_of(job_id))
         else:
+            self._doubt(job_id)
             self.api.fail(job_id, "no")
+
+    def _doubt(self, job_id: str) -> None:
+        """A second job that fails in the same way may be run again: its upstream is suspected."""
+        if self.has_failed_one:
+            self._disturb(self.api.prompts[self.api.runs.index(job_id)])
+        self.has_failed_one = True
 
     def _adapter(self, which: int) -> Adapter | None:
         adapters = self.place.adapters
