@@ -20,8 +20,10 @@ from lib.daemon.supervision import CannotStart
 from services.orchestrator.connections import ConnectionLimits, Connections, most_connections
 from services.orchestrator.protocol import BoundedProtocol
 
-# Small, since all that wait in it are accepted before the first of them is counted.
-_BACKLOG = 128
+# Small, since so many are accepted before the first of them is counted.
+_ACCEPTED_AT_ONCE = 128
+# In the kernel, until then; whom it drops tries again after a second, and then after two more.
+_BACKLOG = 1024
 # For requests that were cut off, to say so.
 _CUT_OFF_S = 1.0
 
@@ -51,6 +53,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # asyncio has one number for both.
+        for listening in sockets or ():
+            listening.listen(_BACKLOG)
         self._on_ready()
 
     @contextmanager
@@ -141,7 +146,7 @@ class HttpServer:
             server_header=False,
             http=self._protocol(),
             ws="none",
-            backlog=_BACKLOG,
+            backlog=_ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=max(1, round(self.drain_s)),
         )
 

@@ -38,6 +38,10 @@ class HalfRequest:
     async def complete(self) -> tuple[str, str]:
         """Send the rest; the status line and the headers of the answer."""
         self._writer.write(BODY[_HALF:])
+        return await self.answer()
+
+    async def answer(self) -> tuple[str, str]:
+        """The status line and the headers of the answer."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         status_line, _, headers = head.partition("\r\n")
         return status_line, headers.lower()
@@ -208,9 +212,15 @@ async def test_a_call_to_aws_under_way_at_a_stop_finishes_with_202(here: Site, w
 
 
 async def test_a_request_that_does_not_end_is_cut_off(here: Site, world: AwsWorld) -> None:
-    async with here.running(DRAIN_S="1") as orchestrator, half_request(orchestrator):
+    async with here.running(DRAIN_S="1") as orchestrator, half_request(orchestrator) as request:
         orchestrator.process.send(signal.SIGTERM)
+        status_line, headers = await request.answer()
+        assert status_line == "HTTP/1.1 503 Service Unavailable"
+        assert "retry-after: " in headers
         assert await orchestrator.ended() == 0
+        assert (await orchestrator.logs("request.finished"))["status"] == 503
+        assert "Traceback" not in orchestrator.process.log_path.read_text()
+        assert "exception" not in orchestrator.process.log_path.read_text()
     assert await live_tasks(world.tasks) == []
 
 
