@@ -12,6 +12,8 @@ from services.devstack.surroundings import ACCESS_KEY
 
 # However fast the clock runs, a loaded machine needs these seconds to start a Python process and make a few calls.
 _START_ALLOWANCE_S = 10.0
+# Uploading a result may take as long on a busy machine, and must not look like a hang.
+_UPLOAD_S = 10.0
 _SHORTEST_INTERVAL_S = 0.25
 
 _FUNCTION_NAME = "shutdown-gpu-lambda"
@@ -86,7 +88,7 @@ def adapter_environment(plan: Plan) -> dict[str, str]:
         "GPU_INSTANCE_ID": plan.resources.instance_id,
         "COMFYUI_API_URL": f"http://127.0.0.1:{plan.upstream_port}",
         "COMFYUI_URL": f"http://127.0.0.1:{plan.comfyui_port}",
-        "COMFYUI_WEDGED_S": plan.scaled_s(90, at_least_s=3),
+        "COMFYUI_WEDGED_S": plan.scaled_s(90, at_least_s=_UPLOAD_S),
         "VISIBILITY_TIMEOUT_S": str(plan.options.visibility_s),
         "HEARTBEAT_S": f"{plan.options.visibility_s / 3:g}",
         "RECEIVE_WAIT_S": str(RECEIVE_WAIT_S),

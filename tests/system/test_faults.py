@@ -180,7 +180,10 @@ async def test_where_comfyui_can_be_asked_a_hang_does_not_cost_the_deadline(syst
     """The picture of the job that hangs is made, and never uploaded: each attempt ends in a restart, and then the last
     one in a sentence. The next job is served.
     """
-    options = {"upstream_env": {"HANG_ON": "hang", "STEP_S": "0"}, "adapter_env": {"MAX_ATTEMPTS": "2"}}
+    options = {
+        "upstream_env": {"HANG_ON": "hang", "STEP_S": "0"},
+        "adapter_env": {"MAX_ATTEMPTS": "2", "COMFYUI_WEDGED_S": "3"},
+    }
     async with system(scale=60, **options) as (stack, client):
         job = await client.ended(await client.submit("please hang"))
         assert job["status"] == "failed"

@@ -50,7 +50,12 @@ def soak_options(log_dir: Path, proxy: UpstreamProxy, *, result_uri_style: str) 
         visibility_s=4,
         log_dir=log_dir,
         upstream_env={"STEP_S": "0.15", "HANG_ON": HANG_MARKER, "RESULT_URI_STYLE": result_uri_style},
-        adapter_env={"COMFYUI_API_URL": proxy.url, "JOB_DEADLINE_S": "8", "DRAIN_S": "2"},
+        adapter_env={
+            "COMFYUI_API_URL": proxy.url,
+            "COMFYUI_WEDGED_S": "4",
+            "JOB_DEADLINE_S": "8",
+            "DRAIN_S": "2",
+        },
         lambda_env={"HOLD_MAX_S": "20"},
     )
 
