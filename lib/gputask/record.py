@@ -56,6 +56,7 @@ class TaskRecord:
         job_type: the api path the task came by and goes on to, e.g. ``/api/v1/camera-angle/jobs``.
         request_body: the JSON text as the client sent it; empty where it is large, see `TaskStore.with_request`.
         request_sha256: of the body's canonical form; tells whether an Idempotency-Key is reused for another request.
+        creation: made up for this record; tells it from one that another request with its Idempotency-Key made.
         queued_at: when its message was last put into the queue.
         sends: how often that was.
         attempt: how often it was claimed; the fencing token of every write a worker makes.
@@ -78,6 +79,7 @@ class TaskRecord:
     request_id: str = ""
     request_body: str = ""
     request_sha256: str = ""
+    creation: str = ""
     claimed_at: float | None = None
     lease_until: float | None = None
     worker: str | None = None

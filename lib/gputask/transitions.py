@@ -52,6 +52,7 @@ def withdraw(record: TaskRecord, *, now: float) -> Change:
         Equals(_STATUS, Status.PENDING),
         Equals("attempt", 0),
         Equals("created_at", record.created_at),
+        Equals("creation", record.creation),
         Equals("sends", 1),
     )
     withdrawn = _failed(untouched, now=now, code=WITHDRAWN, message="its client was told to try again")

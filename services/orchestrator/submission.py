@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -74,10 +75,7 @@ class Submission:
             Unavailable: AWS did not take it in time. No task is promised; one that was half made is taken back.
         """
         record = self._new_record(kind, body.decode(), client_id, idempotency_key, request_id)
-        # Nobody else knows an id we just made up. What bears a key may be another request's, even of the same
-        # millisecond, until our own create has said that it was the first.
-        is_ours = idempotency_key is None
-        is_written = False
+        is_ours, is_written = True, False
         try:
             async with asyncio.timeout(self.budget_s):
                 if self.quota.is_used_up(client_id) and not await self._is_known(record, idempotency_key):
@@ -85,9 +83,11 @@ class Submission:
                 try:
                     await self.store.create(record)
                 except AlreadyExists as found:
+                    # Else the answer to our own create was lost, and it was repeated.
+                    is_ours = found.record.creation == record.creation
                     if not is_ours:
                         return await self._replay(found.record, kind, record)
-                is_ours = is_written = True
+                is_written = True
                 return await self._accept(record)
         except (AwsError, TimeoutError) as error:
             log.warning("submission.failed", error=str(error) or "timed out", job_id=record.task_id)
@@ -127,6 +127,7 @@ class Submission:
             request_sha256=_fingerprint(kind, text),
             client_id=client_id,
             request_id=request_id,
+            creation=secrets.token_hex(8),
             created_at=now,
             updated_at=now,
             queued_at=now,
@@ -168,8 +169,7 @@ class Submission:
     async def _take_back(self, record: TaskRecord, *, is_written: bool) -> None:
         """What nobody was promised shall not run, and a repeated Idempotency-Key shall find a clean slate.
 
-        If the process dies before it is done, or the record may be another request's, the janitor sends the message
-        later: done, though unpromised.
+        If the process dies before it is done, the janitor sends the message later: done, though unpromised.
         """
         try:
             async with asyncio.timeout(self.take_back_s):

@@ -390,15 +390,16 @@ async def test_a_taking_back_that_fails_goes_on_in_the_background(world: AwsWorl
     await assert_nothing_promised(world)
 
 
+@pytest.mark.parametrize("key", [None, "k"])
 async def test_a_record_that_is_written_after_its_request_was_refused_is_taken_back(
-    world: AwsWorld, path: RequestPath
+    world: AwsWorld, path: RequestPath, key: str | None
 ) -> None:
     front = Front(path, limits={"budget_s": 0.3, "take_back_s": 5.0, "in_flight_s": 3.0})
     # The first call of a client takes long enough not even to be sent within that budget.
     await path.table.check()
     await world.fail("dynamodb", Mode.SLOW, "PutItem", delay_s=0.8)
     with capture_logs() as lines, pytest.raises(Unavailable):
-        await front.submit()
+        await front.submit(key=key)
     (job_id,) = (line["job_id"] for line in lines if line["event"] == "submission.failed")
     await taken_back(front)
 
