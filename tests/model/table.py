@@ -48,6 +48,7 @@ def item_of(task: Task) -> dict[str, Any]:
         "updated_at": moment(task.created),
         "queued_at": moment(task.queued) if task.sends else None,
         "sends": task.sends or None,
+        "creation": "this one" if task.sends else None,
         "attempt": task.attempt if task.sends else task.attempt or None,
         "claimed_at": None if task.claimed is None else moment(task.claimed),
         "lease_until": None if task.left is None else moment(-task.left),
