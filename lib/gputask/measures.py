@@ -1,4 +1,4 @@
-"""What is measured of tasks and of the GPU, by whichever service; the README says who measures what.
+"""What is measured of tasks and of the GPU, by whichever service; docs/operations.md says who measures what.
 
 Each metric costs $0.30 a month where it is published in every hour. Hence one dimension with few values, the cause of a
 failure, and none of clients, kinds or tasks.

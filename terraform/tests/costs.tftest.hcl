@@ -1,4 +1,4 @@
-# What a month costs in which nobody sends a job. The README shows these numbers; a test compares them.
+# What a month costs in which nobody sends a job. docs/deploying.md shows these numbers; a test compares them.
 
 mock_provider "aws" {
   source = "./tests/mocks"

@@ -38,7 +38,7 @@ def test_the_help_names_them() -> None:
     assert ACTION.findall(done.stdout) == list(ACTIONS)
 
 
-def test_the_readme_names_them() -> None:
-    readme = (ROOT / "README.md").read_text()
-    (paragraph,) = re.findall(r"^Permissions of the doctor: (.*?)\n\n", readme, re.MULTILINE | re.DOTALL)
+def test_the_docs_name_them() -> None:
+    operations = (ROOT / "docs/operations.md").read_text()
+    (paragraph,) = re.findall(r"^Permissions of the doctor: (.*?)\n\n", operations, re.MULTILINE | re.DOTALL)
     assert set(ACTION.findall(paragraph)) == set(ACTIONS)

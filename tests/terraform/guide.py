@@ -1,4 +1,4 @@
-"""The README's way to deploy, followed by a person who types what it says: the text is what is tested."""
+"""The way to deploy in `docs/deploying.md`, followed by a person who types what it says: the text is what is tested."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+GUIDE = Path(__file__).resolve().parents[2] / "docs/deploying.md"
 
-_SECTION = re.compile(r"^## Deploying\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_PART = re.compile(r"^### (.+?)\n(.*?)(?=^### |\Z)", re.MULTILINE | re.DOTALL)
+_PART = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A prompt, and all lines that a backslash continues.
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
@@ -24,20 +23,16 @@ _ASSIGNMENT = re.compile(r"^([A-Z]+)=")
 
 
 def read_guide() -> dict[str, list[str]]:
-    """The commands of each part of the section on deploying, by the part's heading."""
-    section = _SECTION.search(README.read_text())
-    assert section is not None
+    """The commands of each part of the guide, by the part's heading."""
     return {
         heading: [command for block in _BLOCK.findall(text) for command in _COMMAND.findall(block)]
-        for heading, text in _PART.findall(section[1])
+        for heading, text in _PART.findall(GUIDE.read_text())
     }
 
 
 def read_asides() -> list[str]:
-    """AWS's commands in the sentences of that section, each on one line and once."""
-    section = _SECTION.search(README.read_text())
-    assert section is not None
-    return list(dict.fromkeys(" ".join(command.split()) for command in _ASIDE.findall(section[1])))
+    """AWS's commands in the sentences of the guide, each on one line and once."""
+    return list(dict.fromkeys(" ".join(command.split()) for command in _ASIDE.findall(GUIDE.read_text())))
 
 
 @dataclass(slots=True)

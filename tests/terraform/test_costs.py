@@ -1,4 +1,4 @@
-"""The README's prices are those that Terraform adds up for the same variables."""
+"""The guide's prices are those that Terraform adds up for the same variables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import pytest
 
 from tests.terraform.cli import CONFIGURATION
-from tests.terraform.guide import README
+from tests.terraform.guide import GUIDE
 from tests.terraform.hcl import default
 
 COLUMNS = ("fargate", "private", "instance")
-# The README's row -> Terraform's part.
+# The guide's row -> Terraform's part.
 ROWS = {
     "load balancer, two addresses": "load_balancer",
     "VPC endpoints": "vpc_endpoints",
@@ -23,7 +23,7 @@ ROWS = {
 
 def rows(header: str) -> dict[str, list[str]]:
     """The cells of the table below a line that begins so, by their row's first one."""
-    below = README.read_text().partition(f"\n{header}")[2].partition("\n\n")[0]
+    below = GUIDE.read_text().partition(f"\n{header}")[2].partition("\n\n")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in below.splitlines()[2:]]
     return {first: cells for first, *cells in lines}
 

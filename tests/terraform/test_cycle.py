@@ -1,4 +1,4 @@
-"""The README's way to deploy, on emulated AWS: apply, run the real services on what it made, upgrade, drift, destroy.
+"""The guide's way to deploy, on emulated AWS: apply, run the services on what it made, upgrade, drift, destroy.
 
 Takes four to five minutes, most of it the provider's own waiting.
 """

@@ -150,9 +150,9 @@ def test_alarm_and_dashboard_ask_for_metrics_that_are_published(sources: dict[st
     assert f'failed = "{JOBS_FAILED.name}", completed = "{JOBS_COMPLETED.name}"' in watched
 
 
-def test_the_readme_names_every_metric() -> None:
-    readme = (CONFIGURATION.parent / "README.md").read_text()
-    table = readme.partition("| metric | unit | by | |\n")[2].partition("\n\n")[0]
+def test_the_docs_name_every_metric() -> None:
+    operations = (CONFIGURATION.parent / "docs/operations.md").read_text()
+    table = operations.partition("| metric | unit | by | |\n")[2].partition("\n\n")[0]
     ours = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert ours == {measure.name for measure in MEASURES} | {"GpuStopped"}
 

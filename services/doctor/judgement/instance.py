@@ -112,7 +112,7 @@ def judge_worker(worker: Seen[Worker], instance: Instance, deployment: Deploymen
 def _judge_absence(worker: Worker, now: float) -> Finding:
     if worker.beat_at:
         return fine("adapter", f"last beat {span(now - worker.beat_at)} ago; the instance does not run")
-    fix = "install it (README, Deploying) and start the instance once"
+    fix = "install it (docs/deploying.md) and start the instance once"
     return warning("adapter", "has never reported from this instance", fix=fix)
 
 
