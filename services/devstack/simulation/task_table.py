@@ -15,26 +15,31 @@ class TaskTable:
 
     def __init__(self) -> None:
         self._items: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, TaskRecord] = {}
         self._live: dict[str, None] = {}
         self.worker: Worker | None = None
         self.hold: Hold | None = None
 
     def create(self, record: TaskRecord) -> None:
-        self._items[record.task_id] = record.to_item()
+        self._put(record.task_id, record.to_item())
         self._live[record.task_id] = None
 
     def read(self, task_id: str) -> TaskRecord:
-        return TaskRecord.from_item(self._items[task_id])
+        return self._records[task_id]
 
     def write(self, task_id: str, change: Change) -> bool:
         """Whether the condition held, and so the change was made."""
         item = change.applied_to(self._items[task_id])
         if item is None:
             return False
-        self._items[task_id] = item
+        self._put(task_id, item)
         if Status(item["status"]).is_terminal:
             self._live.pop(task_id, None)
         return True
+
+    def _put(self, task_id: str, item: dict[str, Any]) -> None:
+        # Read far more often than written.
+        self._items[task_id], self._records[task_id] = item, TaskRecord.from_item(item)
 
     @property
     def has_live(self) -> bool:
