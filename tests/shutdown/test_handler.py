@@ -491,9 +491,9 @@ class TestRecords:
 
     @pytest.mark.parametrize("backlog", [0, 1, 150, 250])
     def test_a_look_does_not_grow_with_the_backlog(self, world: World, backlog: int) -> None:
-        for number in range(backlog):
-            world.pending(created=20 - number / 100, task_id=f"{number:04d}")
-            world.finished(created=60, claimed=50)
+        waiting = {f"w{n:04d}": {"status": "pending", "created_at": world.ago(20 - n / 100)} for n in range(backlog)}
+        over = {"status": "completed", "created_at": world.ago(60), "claimed_at": world.ago(50)}
+        world.put_all({**waiting, **{f"c{n:04d}": over for n in range(backlog)}})
         world.worker(claim=1)
         answer = invoke()
         assert world.gateway.calls.count("Query") <= 5
@@ -505,16 +505,15 @@ class TestRecords:
             assert answer["facts"]["last_activity_at"] >= world.ago(20 - (backlog - 1) / 100)
 
     def test_what_ended_in_the_future_hides_no_activity(self, world: World) -> None:
-        for number in range(120):
-            world.put(f"f{number}", status="completed", created_at=(world.born_at + number) * 1000)
+        future = {f"f{n}": {"status": "completed", "created_at": (world.born_at + n) * 1000} for n in range(120)}
+        world.put_all(future)
         world.put("claimed", status="completed", created_at=world.ago(40), claimed_at=world.born_at * 1000)
         world.finished(created=5, claimed=5)
         assert invoke()["decision"] == "leave"
 
     def test_with_a_backlog_the_one_that_waits_longest_is_seen(self, world: World) -> None:
         world.pending(created=40)
-        for number in range(220):
-            world.pending(created=1, task_id=f"{number:04d}")
+        world.put_all({f"{n:04d}": {"status": "pending", "created_at": world.ago(1)} for n in range(220)})
         world.worker()
         answer = invoke()
         assert (answer["rule"], answer["outcome"]) == ("C", "stopped")

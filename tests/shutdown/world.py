@@ -4,7 +4,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ import boto3
 from moto.ec2 import ec2_backends
 
 from services.shutdown.outage import TAG
+
+_MOST_PUTS = 25  # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -164,8 +166,13 @@ class World:
         return sum(call.get("Force") == ["true"] for call in calls)
 
     def put(self, task_id: str, **attributes: float | str) -> None:
-        item: Any = {name: {"S": v} if isinstance(v, str) else {"N": str(v)} for name, v in attributes.items()}
-        self.dynamodb.put_item(TableName=self.table, Item={"task_id": {"S": task_id}, **item})
+        self.dynamodb.put_item(TableName=self.table, Item=_item(task_id, attributes))
+
+    def put_all(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Many at once, as their attributes by id."""
+        requests: list[Any] = [{"PutRequest": {"Item": _item(*record)}} for record in records.items()]
+        for first in range(0, len(requests), _MOST_PUTS):
+            self.dynamodb.batch_write_item(RequestItems={self.table: requests[first : first + _MOST_PUTS]})
 
     def pending(self, created: float, task_id: str | None = None, **more: float | str) -> str:
         task_id = task_id or uuid4().hex
@@ -275,3 +282,8 @@ def _create_table(dynamodb: "DynamoDBClient") -> str:
         ],
     )
     return name
+
+
+def _item(task_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    typed = {name: {"S": v} if isinstance(v, str) else {"N": str(v)} for name, v in attributes.items()}
+    return {"task_id": {"S": task_id}, **typed}
