@@ -20,7 +20,7 @@ from services.orchestrator.quota import Quota
 from services.orchestrator.submission import attributes_of, message_of
 from services.orchestrator.sweeping import Sweeper
 from services.orchestrator.tidying import Burial, Limits, Verdict, covers, decide, decide_letter, is_lost, surplus
-from services.orchestrator.walk import Round, Walk
+from services.orchestrator.walk import Walk
 
 _BATCH = 10
 # Long enough to deal with a batch; what is left comes again at the next round.
@@ -72,24 +72,21 @@ class Janitor:
         """Look at the next live tasks of the walk, and delete what the queue holds of others if it is much."""
         began_at = self.store.now()
         stretch = await self.walk.next_round()
-        self._count(stretch, began_at)
+        if stretch.begins:
+            self.quota.begin_walk(began_at)
         depth = await self._depth()
         is_covered = depth is not None and covers(messages=depth.messages, seen=stretch.seen, is_whole=stretch.is_whole)
         for task in stretch.tasks:
             if stop.is_set():
                 return
             self.walk.pass_by(task)
+            self.quota.see(task)
             await self._look_at(task, is_covered=is_covered)
         self.walk.end_round(stretch)
-        if depth is not None and stretch.is_whole:
-            await self._sweep(surplus(messages=depth.messages, live=stretch.seen), stop)
-
-    def _count(self, stretch: Round, began_at: float) -> None:
-        if stretch.begins:
-            self.quota.begin_walk(began_at)
-        self.quota.see(stretch.tasks)
         if stretch.ends:
             self.quota.end_walk()
+        if depth is not None and stretch.is_whole:
+            await self._sweep(surplus(messages=depth.messages, live=stretch.seen), stop)
 
     async def _depth(self) -> Depth | None:
         try:

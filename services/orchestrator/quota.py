@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from lib.gputask.record import Status, TaskRecord
 from services.orchestrator.errors import TooManyUnfinished
@@ -20,16 +19,15 @@ class Quota:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: Counter[str] = Counter()
-        self._held: Counter[str] = Counter()
+        self._unfinished: Counter[str] = Counter()
         self._accepted: Counter[str] = Counter()
-        self._walked: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
+        self._held: dict[str, str] = {}
         self._accepted_meanwhile: Counter[str] = Counter()
         self._walk_began_at = 0.0
 
     def is_used_up(self, client_id: str) -> bool:
-        counts = (self._waiting, self._held, self._accepted)
-        return sum(count[client_id] for count in counts) >= self._most
+        return self._unfinished[client_id] + self._accepted[client_id] >= self._most
 
     def refuse(self) -> TooManyUnfinished:
         """What to answer a client whose quota is used up."""
@@ -41,19 +39,21 @@ class Quota:
 
     def begin_walk(self, now: float) -> None:
         """The walk begins at the oldest task."""
-        self._walked.clear()
+        self._waiting.clear()
+        self._held.clear()
         self._accepted_meanwhile = Counter()
         self._walk_began_at = now
 
-    def see(self, tasks: Iterable[TaskRecord]) -> None:
-        """Tasks that the walk comes by; the held ones it meets in each of its rounds."""
-        seen = list(tasks)
-        self._held = Counter(task.client_id for task in seen if task.status is Status.PROCESSING)
-        # What was created since is counted where it was accepted.
-        waiting = (task for task in seen if task.status is Status.PENDING and task.created_at < self._walk_began_at)
-        self._walked.update(task.client_id for task in waiting)
+    def see(self, task: TaskRecord) -> None:
+        """The walk comes by a task; by a held one in each of its rounds."""
+        if task.created_at >= self._walk_began_at:
+            return  # counted where it was accepted
+        if task.status is Status.PROCESSING:
+            self._held[task.task_id] = task.client_id
+        else:
+            self._waiting[task.client_id] += 1
 
     def end_walk(self) -> None:
         """The walk has come by all tasks."""
-        self._waiting, self._accepted = Counter(self._walked), self._accepted_meanwhile
-        self._accepted_meanwhile = Counter(self._accepted)
+        self._unfinished = self._waiting + Counter(self._held.values())
+        self._accepted, self._accepted_meanwhile = self._accepted_meanwhile, Counter()

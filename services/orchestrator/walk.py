@@ -16,7 +16,7 @@ class Round:
     """The next stretch of the walk.
 
     Attributes:
-        seen: tasks since the walk began at the oldest, these included.
+        seen: tasks that were passed since the walk began at the oldest, and these.
         begins: it begins there.
         ended: the statuses of which it has the last.
     """
@@ -44,20 +44,22 @@ class Walk:
         self._store = store
         self._most = most_a_round
         self._places: dict[Status, TaskRecord | None] = dict.fromkeys(LIVE)
-        self._seen = 0
+        self._passed = 0
 
     async def next_round(self) -> Round:
         """Of each status the tasks behind those that were passed; from the oldest on once all were."""
         begins = not any(self._places.values())
         stretches = {status: await self._next(status) for status in LIVE}
         tasks = [task for stretch in stretches.values() for task in stretch]
-        self._seen = len(tasks) if begins else self._seen + len(tasks)
+        if begins:
+            self._passed = 0
         ended = frozenset(status for status, stretch in stretches.items() if len(stretch) < self._most)
-        return Round(tuple(tasks), self._seen, begins, ended)
+        return Round(tuple(tasks), self._passed + len(tasks), begins, ended)
 
     def pass_by(self, task: TaskRecord) -> None:
         """The walk goes on behind this one, whatever comes of it: its turn comes again."""
         self._places[task.status] = task
+        self._passed += 1
 
     def end_round(self, done: Round) -> None:
         """All tasks of the round were passed."""

@@ -390,11 +390,15 @@ async def test_a_walk_goes_on_behind_the_task_that_an_error_met(world: AwsWorld,
     tasks = [await world.add_task(created_at=world.clock.now + number) for number in range(3)]
     world.clock.advance(RESEND_AFTER_S)
     await world.fail("dynamodb", Mode.ERROR, "GetItem", code="ServiceUnavailable")
+    quota = Quota(4)
+    janitor = replace(janitor, quota=quota)
     with pytest.raises(TransientAwsError):
         await tidy(janitor)
     await world.mend()
     await tidy(janitor)
     assert [(await stored(world, task)).sends for task in tasks] == [1, 2, 2]
+    # Each task counts once, whatever the round met.
+    assert not quota.is_used_up("anonymous")
     await tidy(janitor)
     assert [(await stored(world, task)).sends for task in tasks] == [2, 2, 2]
 

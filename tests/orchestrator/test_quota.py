@@ -11,10 +11,15 @@ def tasks(count: int, *, client_id: str = "web", status: Status = Status.PENDING
     ]
 
 
+def see(quota: Quota, *rounds: list[TaskRecord]) -> None:
+    for stretch in rounds:
+        for task in stretch:
+            quota.see(task)
+
+
 def walked(quota: Quota, *rounds: list[TaskRecord], at: float = NOW + 1) -> None:
     quota.begin_walk(at)
-    for stretch in rounds:
-        quota.see(stretch)
+    see(quota, *rounds)
     quota.end_walk()
 
 
@@ -41,10 +46,10 @@ def test_held_tasks_count_and_each_round_meets_them_anew() -> None:
 def test_what_was_accepted_during_a_long_walk_counts_once() -> None:
     quota = Quota(4)
     quota.begin_walk(NOW)
-    quota.see(tasks(1, at=NOW - 1))
+    see(quota, tasks(1, at=NOW - 1))
     for _ in range(2):
         quota.note_accepted("web")
-    quota.see(tasks(2, at=NOW + 1))
+    see(quota, tasks(2, at=NOW + 1))
     quota.end_walk()
     assert not quota.is_used_up("web")
     quota.note_accepted("web")

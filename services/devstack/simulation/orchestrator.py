@@ -84,7 +84,8 @@ class Janitor:
         now_s = self._world.clock.now_s
         live = self._world.table.live()
         self.quota.begin_walk(now_s)
-        self.quota.see(live)
+        for task in live:
+            self.quota.see(task)
         self.quota.end_walk()
         is_covered = self._world.queue.depth >= len(live)
         for task in live:
