@@ -86,7 +86,6 @@ class Table:
         value: str,
         limit: int | None = None,
         after: Item | None = None,
-        newest_first: bool = False,
     ) -> AsyncIterator[dict[str, Any]]:
         """The items of one partition of an index, oldest first. An index is always eventually consistent.
 
@@ -100,7 +99,6 @@ class Table:
             "KeyConditionExpression": "#p = :p",
             "ExpressionAttributeNames": {"#p": attribute},
             "ExpressionAttributeValues": {":p": serialize(value)},
-            "ScanIndexForward": not newest_first,
         }
         if after is not None:
             request["ExclusiveStartKey"] = serialize_item(after)
