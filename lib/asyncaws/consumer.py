@@ -137,7 +137,8 @@ class Consumer:
             else:
                 await self.handler(delivery)
         except Unserviceable as error:
-            log.error("message.unserviceable", message_id=delivery.message.id, error=str(error.__cause__ or error))  # noqa: TRY400
+            reason = str(error.__cause__ or error)
+            log.error("message.unserviceable", message_id=delivery.message.id, error=reason)  # noqa: TRY400  no bug of ours
             refusals.append(error)
             await _hand_back_quietly(delivery)
         except Exception:

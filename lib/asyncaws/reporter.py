@@ -59,7 +59,7 @@ class Reporter:
                 del pending[: len(batch)]
         except PermanentAwsError as error:
             # What only the operator can mend.
-            log.error("metrics.not_published", error=str(error), metrics=len(pending))  # noqa: TRY400
+            log.error("metrics.not_published", error=str(error), metrics=len(pending))  # noqa: TRY400  no bug of ours
         except Exception as error:
             # A side matter must not end the process, whatever is wrong with it.
             log.warning("metrics.not_published", error=str(error), kind=type(error).__name__, metrics=len(pending))

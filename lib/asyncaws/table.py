@@ -163,7 +163,7 @@ class Table:
     def _item_that_is_there(self, operation: str, raw: Any) -> dict[str, Any]:
         try:
             return self._item(raw)
-        except Exception as error:
+        except Exception as error:  # the border to the SDK: `translate` has a name for each
             raise translate(operation, error) from error
 
 

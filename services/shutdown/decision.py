@@ -22,7 +22,7 @@ _MOST_DOUBLINGS = 30
 """Keeps 2 ** hold_count a sensible float however often a broken image was tried."""
 
 _WINDOWS_OF_SERVICE = 2
-"""For so many idle windows the deleting of obsolete messages counts as service: some 90,000 messages and more."""
+"""For so many idle windows the deleting of obsolete messages counts as service."""
 
 
 class Rule(StrEnum):
